@@ -1,0 +1,50 @@
+# Each target first sets up what it needs in .venv; a second call finds it there and does nothing.
+#   make prepare train CONFIG=configs/x.yaml ARGS="train.time_budget=30"
+#   PYTHON=python3.12 and EXTRA=cpu|cuda choose what scripts/setup.sh otherwise finds out.
+CONFIG ?= configs/default.yaml
+ARGS ?=
+BIN := .venv/bin
+SETUP := pyproject.toml Makefile scripts/setup.sh
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup prepare train evaluate doctor test lint types check clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' Makefile
+
+setup: .venv/dev ## Make .venv with the package and the developer's tools
+
+prepare: .venv/ready ## Fetch and tokenize the text of CONFIG
+	$(BIN)/mlx-autoresearch prepare $(CONFIG) $(ARGS)
+
+train: .venv/ready ## Train CONFIG for its time budget
+	$(BIN)/mlx-autoresearch train $(CONFIG) $(ARGS)
+
+evaluate: .venv/ready ## Measure a trained run's bits per byte, ARGS=<run folder>
+	$(BIN)/mlx-autoresearch evaluate $(ARGS)
+
+doctor: .venv/ready ## Say what this machine has and lacks
+	$(BIN)/mlx-autoresearch doctor
+
+test: .venv/dev ## Run the tests, ARGS="-k name" for some of them
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/dev ## Check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/dev ## Check types
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+check: lint types test ## All that CI checks
+
+clean: ## Remove .venv and what tools left behind; data and runs stay
+	rm -rf .venv build dist .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/ready: $(SETUP)
+	@sh scripts/setup.sh
+
+.venv/dev: $(SETUP)
+	@sh scripts/setup.sh dev
