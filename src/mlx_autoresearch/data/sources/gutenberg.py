@@ -1,0 +1,100 @@
+"""Books of Project Gutenberg, without its headers and licences."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from mlx_autoresearch.data.download import Download, fetch_all
+from mlx_autoresearch.data.sources.base import Source
+from mlx_autoresearch.data.sources.cut import cut
+from mlx_autoresearch.data.sources.readers import read_lines
+from mlx_autoresearch.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+# Carroll, Shelley, Dickens, Austen, Doyle, Melville, Stoker, Twain, Wilde, C. Bronte, E. Bronte, Stevenson, Wells,
+# Baum, Barrie, Conrad: English prose, out of copyright in the United States.
+CLASSICS = [11, 84, 98, 1342, 1661, 2701, 345, 76, 174, 1260, 768, 120, 36, 55, 16, 219]
+
+_FLAGS = re.IGNORECASE | re.MULTILINE
+# Since about 2003 the book stands between two starred lines (the title may run over to the next); before, it began
+# after the "small print" and ended with a phrase.
+_START = re.compile(
+    r"^ ?\*{3} ?START OF (?:THE|THIS) (?:COPYRIGHTED )?PROJECT GUTENBERG(?:.*(?:\n.+){0,2}?\*{3})?.*\n", _FLAGS
+)
+_SMALL_PRINT = re.compile(r"^\*END ?\*? ?THE SMALL PRINT!.*\n", _FLAGS)
+_END = re.compile(r"^ *\*{3} ?END OF (?:THE|THIS) (?:COPYRIGHTED )?PROJECT GUTENBERG", _FLAGS)
+_OLD_END = re.compile(r"^ *\**(?:END OF|ENDE DIESES?|FIN DE) (?:THE |THIS )?PROJE[CK]T GUTENBERG", _FLAGS)
+_CREDIT = re.compile(
+    r"\s*(?:Produced by|Transcribed from|(?:This )?e-?(?:text|book) (?:was )?(?:produced|prepared) by)\b(?:.+\n)+",
+    re.IGNORECASE,
+)
+
+
+class Gutenberg(Source, frozen=True):
+    """Books by their number on gutenberg.org, cut into documents at paragraphs."""
+
+    kind: Literal["gutenberg"] = "gutenberg"
+    books: list[Annotated[int, Field(ge=1)]] = Field(
+        default=CLASSICS, min_length=1, description="numbers on gutenberg.org"
+    )
+    doc_bytes: int = Field(default=1200, ge=64, description="bytes of a document, about")
+    base_url: str = Field(
+        default="https://www.gutenberg.org/cache/epub",
+        pattern="^https?://",
+        description="where {book}/pg{book}.txt is found",
+    )
+
+    location: ClassVar[frozenset[str]] = frozenset({"books", "base_url"})
+
+    def fetch(self, downloads: Path, progress: Progress | None = None) -> None:
+        base = self.base_url.rstrip("/")
+        items = [
+            Download(f"{base}/{book}/pg{book}.txt", self._path(downloads, book), check=check_book)
+            for book in self.books
+        ]
+        fetch_all(items, workers=2, progress=progress)  # the site asks robots to be gentle
+
+    def files(self, downloads: Path) -> list[tuple[str, Path]]:
+        return [(f"pg{book}", self._path(downloads, book)) for book in sorted(set(self.books))]
+
+    def read(self, path: Path) -> Iterator[str]:
+        text = strip_licence("".join(read_lines(path)))
+        return cut(io.StringIO(text), self.doc_bytes)
+
+    def _path(self, downloads: Path, book: int) -> Path:
+        return downloads / "gutenberg" / f"pg{book}.txt"
+
+
+def check_book(path: Path) -> None:
+    """Raise UserError unless the file is UTF-8 text that names Project Gutenberg and is no page of HTML."""
+    text = "".join(read_lines(path))
+    if "gutenberg" not in text.lower() or text.lstrip().lower().startswith(("<!doctype", "<html")):
+        raise UserError(f"{path} is no book of Project Gutenberg")
+
+
+def strip_licence(text: str) -> str:
+    """The book alone: what the header, licence and credits of any period leave of the file."""
+    end = _END.search(text)
+    if end is None:
+        end = _last(_OLD_END, text)  # the last, because collections quote those of their parts
+    text = text[: end.start()] if end else text
+    for marker in (_START, _SMALL_PRINT):
+        start = _last(marker, text)
+        text = text[start.end() :] if start else text
+    phrase = _last(_OLD_END, text, max(len(text) - 500, 0))  # it also stands just above the starred line
+    text = text[: phrase.start()] if phrase else text
+    credit = _CREDIT.match(text)
+    return (text[credit.end() :] if credit else text).strip() + "\n"
+
+
+def _last(pattern: re.Pattern[str], text: str, start: int = 0) -> re.Match[str] | None:
+    matches = list(pattern.finditer(text, start))
+    return matches[-1] if matches else None

@@ -1,0 +1,648 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from http_server import Reply, Server
+from pydantic import TypeAdapter, ValidationError
+
+from mlx_autoresearch.data.sources import Gutenberg, Hub, Source, SourceConfig, Stdlib, Text, hub
+from mlx_autoresearch.data.sources.base import held_out
+from mlx_autoresearch.data.sources.cut import cut
+from mlx_autoresearch.data.sources.gutenberg import strip_licence
+from mlx_autoresearch.errors import UserError
+
+NOWHERE = Path("/no/downloads/needed")
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as server:
+        yield server
+
+
+def both(source: Source, downloads: Path = NOWHERE) -> tuple[list[str], list[str]]:
+    return list(source.documents("train", downloads)), list(source.documents("val", downloads))
+
+
+def everything(source: Source, downloads: Path = NOWHERE) -> list[str]:
+    train, val = both(source, downloads)
+    assert train and val
+    return train + val
+
+
+def write(folder: Path, files: dict[str, str | bytes]) -> None:
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def parquet(**columns: Any) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(pa.table(columns), sink)
+    return sink.getvalue()
+
+
+class TestConfig:
+    def test_kind_chooses_the_source(self) -> None:
+        adapter: TypeAdapter[Source] = TypeAdapter(SourceConfig)
+        assert adapter.validate_python({"kind": "stdlib"}) == Stdlib()
+        assert adapter.validate_python({"kind": "text", "paths": ["a"]}) == Text(paths=["a"])
+        assert adapter.validate_python({"kind": "hub", "dataset": "tinystories"}).shuffled
+        assert adapter.validate_python({"kind": "gutenberg", "books": [11]}) == Gutenberg(books=[11])
+
+    @pytest.mark.parametrize(
+        "source", [Stdlib(), Text(paths=["a"]), Hub(), Hub(dataset="a/b", val_split="test"), Gutenberg()]
+    )
+    def test_a_resolved_configuration_loads_again(self, source: Source) -> None:
+        assert TypeAdapter(SourceConfig).validate_json(source.model_dump_json()) == source
+
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {"kind": "stdlib", "val_fraction": 0.0},
+            {"kind": "stdlib", "val_fraction": 1.0},
+            {"kind": "stdlib", "doc_bytes": 1},
+            {"kind": "stdlib", "typo": 1},
+            {"kind": "text", "paths": []},
+            {"kind": "gutenberg", "books": []},
+            {"kind": "gutenberg", "books": [0]},
+            {"kind": "gutenberg", "base_url": "ftp://x"},
+            {"kind": "hub", "dataset": "nonsense"},
+            {"kind": "hub", "num_shards": 0},
+            {"kind": "hub", "num_shards": 6543},
+            {"kind": "hub", "dataset": "tinystories", "num_shards": 2},
+            {"kind": "hub", "endpoint": "file:///etc"},
+            {"kind": "hub", "val_fraction": 0.1},
+            {"kind": "hub", "column": "body"},
+            {"kind": "hub", "dataset": "a/b", "num_shards": 2},
+            {"kind": "hub", "dataset": "a/b", "val_split": "train"},
+            {"kind": "hub", "dataset": "a/b", "val_split": "test", "val_fraction": 0.1},
+        ],
+    )
+    def test_settings_out_of_range_or_without_effect_are_refused(self, settings: dict[str, Any]) -> None:
+        with pytest.raises(ValidationError):
+            TypeAdapter(SourceConfig).validate_python(settings)
+
+    def test_every_setting_is_described(self) -> None:
+        for source in (Stdlib, Text, Hub, Gutenberg):
+            assert all(field.description for name, field in source.model_fields.items() if name != "kind")
+
+    def test_importing_the_sources_does_not_import_the_heavy_libraries(self) -> None:
+        code = "import sys, mlx_autoresearch.data.sources; print({'datasets', 'pyarrow'} & set(sys.modules))"
+        assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
+
+
+class TestCut:
+    @pytest.mark.parametrize("seed", range(20))
+    def test_nothing_is_lost_and_sizes_stay_within_half_and_twice(self, seed: int) -> None:
+        draw = random.Random(seed)
+        alphabet = draw.choice(["ab \n", "é🙂 \n", "🙂", "x", "x\n\n\n", "word word\n"])
+        text = "".join(draw.choices(alphabet, k=draw.randrange(1, 20_000)))
+        doc_bytes = draw.choice([64, 97, 1200])
+        documents = list(cut(io.StringIO(text), doc_bytes))
+        assert "".join(documents) == text
+        sizes = [len(document.encode()) for document in documents]
+        assert max(sizes) <= 2 * doc_bytes
+        assert max(sizes[:-1], default=0) <= 1.5 * doc_bytes
+        assert len(sizes) == 1 or min(sizes) >= doc_bytes // 2
+
+    def test_definitions_stay_whole_with_their_decorators(self) -> None:
+        functions = [f"@decorated\ndef f{i}():\n    x = {i}\n\n    return x{' ' * i}\n\n\n" for i in range(30)]
+        for document in cut(io.StringIO("".join(functions)), 150):
+            assert document.startswith("@decorated")
+            assert document.endswith("\n\n\n")
+
+    @pytest.mark.parametrize(
+        ("better", "worse"),
+        [
+            ("\n\ndef f():\n", "\n\nx = 1\n"),
+            ("\n\nx = 1\n", "\n\n    def f(self):\n"),
+            ("\n\n    def f(self):\n", "\n\n    x = 1\n"),
+            ("\n\n    x = 1\n", "\nx = 1\n"),
+            ("\nx", " x"),
+        ],
+    )
+    def test_the_better_boundary_wins_over_the_nearer_one(self, better: str, worse: str) -> None:
+        filler = "a" * 60
+        text = filler + better + filler[: 38 - len(better)] + worse + "b" * 200
+        (first, *_) = cut(io.StringIO(text), 100)
+        assert first + better.lstrip("\n") == filler + better
+
+    def test_of_equal_boundaries_the_one_nearest_to_the_size_wins(self) -> None:
+        lines = io.StringIO("".join("x" * 9 + "\n" for _ in range(100)))
+        assert {len(document) for document in [*cut(lines, 100)][:-1]} == {100}
+
+    def test_a_long_line_is_cut_at_spaces(self) -> None:
+        documents = list(cut(["words " * 1000], 100))
+        assert all(document.endswith("words ") and document.startswith("words") for document in documents)
+
+    def test_a_good_boundary_neither_leaves_a_crumb_nor_makes_a_giant(self) -> None:
+        crumb = "x\n" * 70 + "\nThe last paragraph.\n"
+        assert [*cut(io.StringIO(crumb), 100)] == [crumb]
+        late = "x\n" * 80 + "\nA paragraph.\n" + "x\n" * 80
+        assert len(next(cut(io.StringIO(late), 100))) == 100
+
+
+class TestHeldOut:
+    def test_the_choice_is_the_same_for_ever(self) -> None:
+        assert held_out([f"f{i}" for i in range(40)], 0.1) == {"f8", "f9", "f20", "f21", "f32"}
+
+    def test_adding_a_file_moves_no_other(self) -> None:
+        names = [f"file {i}" for i in range(300)]
+        held = held_out(names[:50], 0.1)
+        for count in range(51, 301):
+            larger = held_out(names[:count], 0.1)
+            assert larger & set(names[: count - 1]) == held
+            held = larger
+        assert 15 < len(held) < 45
+
+    @pytest.mark.parametrize("fraction", [1e-9, 0.5, 1 - 1e-9])
+    def test_each_side_has_at_least_one(self, fraction: float) -> None:
+        for count in range(2, 20):
+            held = held_out([f"f{i}" for i in range(count)], fraction)
+            assert 0 < len(held) < count
+
+    @pytest.mark.parametrize("fraction", [0.05, 0.95])
+    def test_while_a_side_is_empty_of_its_own_one_name_at_most_moves(self, fraction: float) -> None:
+        for seed in range(200):
+            names = [f"{seed} {i}" for i in range(4)]
+            assert len(held_out(names[:3], fraction) ^ (held_out(names, fraction) - {names[3]})) <= 1
+
+    def test_one_name_cannot_be_split(self) -> None:
+        with pytest.raises(UserError, match="need two"):
+            held_out(["a", "a"], 0.5)
+
+
+class TestStdlib:
+    def test_the_corpus_is_sizable_and_only_the_standard_library(self) -> None:
+        files = Stdlib().files(NOWHERE)
+        names = [name for name, _ in files]
+        assert {"json/decoder.py", "ast.py"} <= set(names)
+        assert not any("-packages" in name or "__pycache__" in name for name in names)
+        assert names == sorted(set(names), key=Path)
+        assert sum(path.stat().st_size for _, path in files) > 8e6
+        val = list(Stdlib().documents("val", NOWHERE))
+        assert val == list(Stdlib().documents("val", NOWHERE))
+        size = sum(len(document.encode()) for document in val)
+        assert 1000 < size / len(val) < 1400
+        assert 0.02 < size / sum(path.stat().st_size for _, path in files) < 0.1
+
+    def test_whole_files_are_held_out_and_odd_ones_skipped(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        text = {f"m{i}.py": "".join(f"line {i} {j}\n" for j in range(300)) for i in range(30)}
+        odd: dict[str, str | bytes] = {
+            "latin.py": b"# -*- coding: latin-1 -*-\n\xe9\n",
+            "empty.py": "",
+            "_sysconfigdata__linux.py": "build = 1",
+            "site-packages/other.py": "other",
+            "dist-packages/other.py": "other",
+            "test/__pycache__/m.py": "other",
+            "README.txt": "other",
+        }
+        write(tmp_path, {**text, **odd})
+        monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+        train, val = both(Stdlib(val_fraction=0.3))
+        held = held_out([name for name, _ in Stdlib().files(NOWHERE)], 0.3)
+        assert "".join(train) == "".join(text[name] for name in sorted(text) if name not in held)
+        assert "".join(val) == "".join(text[name] for name in sorted(text) if name in held)
+
+    def test_a_python_without_sources_is_one_clear_line(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+        with pytest.raises(UserError, match="use `kind: text`"):
+            Stdlib().fingerprint(NOWHERE)
+
+
+class TestText:
+    def test_every_format_is_read(self, tmp_path: Path) -> None:
+        write(
+            tmp_path,
+            {
+                "a.txt": "\ufeffplain\r\ntext",
+                "b/c.MD": "# head\n",
+                "b/d.py": "x = 1\n",
+                "e.JSONL": '{"text": "one"}\n\n{"text": "zwei é \\ud83d\\ude42", "id": 2}\n{"text": null}\n{"text":""}',
+                "f.parquet": parquet(text=["three", None, "", "four"], id=[1, 2, 3, 4]),
+                ".hidden/g.txt": "no",
+                ".g.txt": "no",
+                "h.csv": "no",
+            },
+        )
+        expected = {"plain\ntext", "# head\n", "x = 1\n", "one", "zwei é 🙂", "three", "four"}
+        for paths in (["."], ["*"], ["**/*"], ["a.txt", "b", "[ef].*"], [str(tmp_path)]):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.chdir(tmp_path)
+                documents = everything(Text(paths=paths))
+                assert sorted(documents) == sorted(expected), paths
+
+    def test_text_is_cut_and_records_are_not(self, tmp_path: Path) -> None:
+        long = "some words\n" * 1000
+        write(tmp_path, {"a.txt": long, "b.jsonl": json.dumps({"text": long}), "c.parquet": parquet(text=[long])})
+        documents = everything(Text(paths=[str(tmp_path)]))
+        assert documents.count(long) == 2
+        assert "".join(sorted(documents, key=len)[:-2]) == long
+        assert max(len(document) for document in documents if document != long) < 2400
+        assert everything(Text(paths=[str(tmp_path)], doc_bytes=None)) == [long] * 3
+
+    def test_files_are_held_out_whole(self, tmp_path: Path) -> None:
+        write(tmp_path, {f"{i}.txt": f"{i}\n" * 1000 for i in range(30)})
+        train, val = both(Text(paths=[str(tmp_path)], val_fraction=0.2))
+        assert not {document[:2] for document in train} & {document[:2] for document in val}
+
+    @pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.parquet"])
+    def test_of_a_single_file_the_tail_is_held_out(self, tmp_path: Path, name: str) -> None:
+        texts = [f"document {i}" + " x" * 40 + "\n" for i in range(100)]
+        content = {
+            "a.txt": "\n".join(texts),
+            "a.jsonl": "\n".join(json.dumps({"text": text}) for text in texts),
+            "a.parquet": parquet(text=texts),
+        }[name]
+        write(tmp_path, {name: content})
+        train, val = both(Text(paths=[str(tmp_path / name)], doc_bytes=64, val_fraction=0.1))
+        assert "".join(train + val).replace("\n", "") == "".join(texts).replace("\n", "")
+        assert len(val) == round(0.1 * len(train + val))
+
+    @pytest.mark.parametrize("fraction", [0.01, 0.99])
+    def test_two_documents_are_enough(self, tmp_path: Path, fraction: float) -> None:
+        write(tmp_path, {"a.jsonl": '{"text": "one"}\n{"text": "two"}'})
+        assert both(Text(paths=[str(tmp_path)], val_fraction=fraction)) == (["one"], ["two"])
+
+    def test_a_file_named_twice_is_read_once(self, tmp_path: Path) -> None:
+        write(tmp_path, {"a.txt": "one", "b.txt": "two"})
+        (tmp_path / "c.txt").symlink_to(tmp_path / "a.txt")
+        paths = [str(tmp_path / "*.txt"), str(tmp_path), str(tmp_path / "a.txt")]
+        assert sorted(everything(Text(paths=paths))) == ["one", "two"]
+
+    def test_a_tilde_is_the_home(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        write(tmp_path, {"a.txt": "one", "b.txt": "two"})
+        assert sorted(everything(Text(paths=["~/a.txt", "~/*.txt"]))) == ["one", "two"]
+
+    def test_files_of_the_same_name_are_kept_apart(self, tmp_path: Path) -> None:
+        write(tmp_path, {"a/x.txt": "one", "b/x.txt": "two"})
+        assert sorted(everything(Text(paths=[str(tmp_path / "a"), str(tmp_path / "b/x.txt")]))) == ["one", "two"]
+
+    def test_moving_a_corpus_moves_nothing_between_the_splits(self, tmp_path: Path) -> None:
+        write(tmp_path / "old", {f"{i}.txt": f"text {i}" for i in range(20)})
+        before, mark = (
+            both(Text(paths=[str(tmp_path / "old")])),
+            Text(paths=[str(tmp_path / "old")]).fingerprint(NOWHERE),
+        )
+        shutil.move(tmp_path / "old", tmp_path / "new")
+        for pattern in ("new", "new/*.txt"):
+            moved = Text(paths=[str(tmp_path / pattern)])
+            assert (both(moved), moved.fingerprint(NOWHERE)) == (before, mark)
+
+    @pytest.mark.parametrize(
+        ("files", "path", "message"),
+        [
+            ({}, "missing.txt", r"missing\.txt: no such file or folder"),
+            ({}, "*.txt", r"\*\.txt: matches no file"),
+            ({"a.csv": "x"}, "*.csv", r"matches no file.*\.jsonl"),
+            ({"a.csv": "x"}, "a.csv", r"a\.csv: cannot read \.csv; supported are \.txt"),
+            ({"a.csv": "x"}, ".", r"matches no file"),
+            ({"a.jsonl": '{"text": "x"}\n{"text": '}, "a.jsonl", r"a\.jsonl:2: not valid JSON"),
+            ({"a.jsonl": '{"text": "x"}\n{"body": "y"}'}, "a.jsonl", r"a\.jsonl:2: no field `text` \(it has: body\)"),
+            ({"a.jsonl": '["text"]'}, "a.jsonl", r"a\.jsonl:1: no field `text`.*no object"),
+            ({"a.jsonl": '{"text": 3}'}, "a.jsonl", r"a\.jsonl:1: field `text` is int, not text"),
+            ({"a.jsonl": '{"text": "\\ud800"}'}, "a.jsonl", r"a\.jsonl:1: .*surrogate"),
+            ({"a.txt": b"one\ntwo \xff\n"}, "a.txt", r"a\.txt:2: not UTF-8"),
+            ({"a.jsonl": b'{"text": "\xe9"}'}, "a.jsonl", r"a\.jsonl:1: not UTF-8"),
+            ({"a.parquet": parquet(body=["x"], id=[1])}, "a.parquet", r"no column `text` \(it has: body, id\)"),
+            ({"a.parquet": parquet(text=[1])}, "a.parquet", r"column `text` holds int64, not text"),
+            ({"a.parquet": parquet(text=["x"])[:-1]}, "a.parquet", r"a\.parquet is not a whole parquet file"),
+            ({"a.txt": ""}, "a.txt", r"a\.txt holds 0 document"),
+            ({"a.txt": "x"}, "a.txt", r"a\.txt holds 1 document.*doc_bytes"),
+            ({"a.txt": " \n", "b.txt": "\n"}, ".", r"no text in the (train|val) split"),
+        ],
+    )
+    def test_bad_input_is_one_clear_line(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str | bytes], path: str, message: str
+    ) -> None:
+        write(tmp_path, files)
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(UserError, match=message) as caught:
+            both(Text(paths=[path]))
+        assert "\n" not in str(caught.value)
+
+    def test_a_damaged_page_is_one_clear_line(self, tmp_path: Path) -> None:
+        sink = io.BytesIO()
+        pq.write_table(
+            pa.table({"text": [random.Random(i).randbytes(20).hex() for i in range(5000)]}), sink, compression="zstd"
+        )
+        body = bytearray(sink.getvalue())
+        body[1000:3000] = bytes(2000)
+        write(tmp_path, {"a.parquet": bytes(body)})
+        with pytest.raises(UserError, match=r"a\.parquet is damaged"):
+            both(Text(paths=[str(tmp_path)]))
+
+    def test_other_columns_can_be_chosen(self, tmp_path: Path) -> None:
+        write(tmp_path, {"a.jsonl": '{"body": "one"}', "b.parquet": parquet(body=pa.array(["two"], pa.large_string()))})
+        assert sorted(everything(Text(paths=[str(tmp_path)], column="body"))) == ["one", "two"]
+
+
+class TestFingerprint:
+    def test_it_changes_exactly_when_the_documents_could(self, tmp_path: Path) -> None:
+        write(tmp_path, {"a.txt": "one", "b.txt": "two"})
+
+        def mark(**settings: Any) -> str:
+            return Text(paths=[str(tmp_path)], **settings).fingerprint(NOWHERE)
+
+        first = mark()
+        assert mark() == first
+        write(tmp_path, {"unrelated.csv": "x"})
+        assert mark() == first
+        seen = {first, mark(doc_bytes=100), mark(val_fraction=0.5), mark(column="body")}
+        stat = (tmp_path / "a.txt").stat()
+        os.utime(tmp_path / "a.txt", ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+        seen.add(mark())
+        write(tmp_path, {"a.txt": "longer"})
+        os.utime(tmp_path / "a.txt", ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        seen.add(mark())
+        write(tmp_path, {"c.txt": "new"})
+        seen.add(mark())
+        (tmp_path / "c.txt").rename(tmp_path / "d.txt")
+        seen.add(mark())
+        assert len(seen) == 8
+
+    def test_where_a_download_comes_from_does_not_matter(self) -> None:
+        assert Hub(endpoint="http://a").fingerprint(NOWHERE) == Hub(num_shards=10).fingerprint(NOWHERE)
+        assert Gutenberg(base_url="http://a", books=[1, 2]).fingerprint(NOWHERE) == Gutenberg(books=[2, 1]).fingerprint(
+            NOWHERE
+        )
+        marks = {Hub(dataset=d, num_shards=n).fingerprint(NOWHERE) for d in ("climbmix", "fineweb-edu") for n in (1, 2)}
+        assert len(marks) == 4
+
+
+def hub_routes(server: Server, preset: str, revision: str = "main", val_rows: int = 0) -> None:
+    """Serve every file of a preset that is asked for, its documents named after it."""
+    chosen = hub.PRESETS[preset]
+    for number in range(chosen.count):
+        name = chosen.pattern.format(number)
+        texts = [f"{name} row {row}" for row in range(max(3, val_rows))]
+        server.serve(f"/datasets/{chosen.repo}/resolve/{revision}/{name}", Reply(parquet(text=texts)))
+
+
+class TestHubPresets:
+    def test_climbmix_trains_on_the_first_shards_and_validates_on_the_last(
+        self, server: Server, tmp_path: Path
+    ) -> None:
+        for number in (0, 1, 2, 6542):
+            name = f"shard_{number:05d}.parquet"
+            texts = [f"{name} row {row}" for row in range(3)]
+            server.serve(f"/datasets/karpathy/climbmix-400b-shuffle/resolve/main/{name}", Reply(parquet(text=texts)))
+        source = Hub(num_shards=3, endpoint=server.url + "/")
+        before = source.fingerprint(tmp_path)
+        with pytest.raises(UserError, match="run `mlx-autoresearch prepare`"):
+            next(source.documents("train", tmp_path))
+        source.fetch(tmp_path)
+        assert source.fingerprint(tmp_path) != before
+        train, val = both(source, tmp_path)
+        assert train == [f"shard_{n:05d}.parquet row {row}" for n in range(3) for row in range(3)]
+        assert val == [f"shard_06542.parquet row {row}" for row in range(3)]
+        asked = len(server.requests)
+        assert asked == 4
+        source.fetch(tmp_path)
+        assert len(server.requests) == asked
+        assert source.shuffled
+
+    def test_a_shard_that_is_no_parquet_is_refused(
+        self, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("threading.Event.wait", lambda *_: True)
+        name = "/datasets/HuggingFaceFW/fineweb-edu/resolve/main/sample/10BT/000_00000.parquet"
+        hub_routes(server, "fineweb-edu")
+        server.serve(name, Reply(b"busy, come back later"))
+        with pytest.raises(UserError, match=r"000_00000\.parquet.* corrupt"):
+            Hub(dataset="fineweb-edu", endpoint=server.url).fetch(tmp_path)
+
+    def test_the_defaults_are_the_reference(self) -> None:
+        names = [name for name, _ in Hub().files(NOWHERE)]
+        assert names == [f"shard_{n:05d}.parquet" for n in [*range(10), 6542]]
+        assert [name for name, _ in Hub(num_shards=6542).files(NOWHERE)].count("shard_06542.parquet") == 1
+
+    def test_tinystories_follows_the_rows_of_its_card(
+        self, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert hub.PRESETS["tinystories"].val_rows == (10_000, 20_000)
+        small = hub.Preset("karpathy/tinystories-gpt4-clean", "t.parquet", 1, 1, shuffled=True, val_rows=(2, 5))
+        monkeypatch.setitem(hub.PRESETS, "tinystories", small)
+        hub_routes(server, "tinystories", val_rows=9)
+        source = Hub(dataset="tinystories", endpoint=server.url)
+        source.fetch(tmp_path)
+        train, val = both(source, tmp_path)
+        assert val == [f"t.parquet row {row}" for row in (2, 3, 4)]
+        assert train == [f"t.parquet row {row}" for row in (5, 6, 7, 8)]
+
+    def test_fineweb_edu_is_fetched_from_its_folder(self, server: Server, tmp_path: Path) -> None:
+        hub_routes(server, "fineweb-edu", revision="v1%2Fx")
+        source = Hub(dataset="fineweb-edu", endpoint=server.url, revision="v1/x")
+        source.fetch(tmp_path)
+        train, val = both(source, tmp_path)
+        assert train == [f"sample/10BT/000_00000.parquet row {row}" for row in range(3)]
+        assert val == [f"sample/10BT/013_00000.parquet row {row}" for row in range(3)]
+        assert not source.shuffled
+
+    def test_endpoint_and_token_come_from_the_environment(
+        self, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        hub_routes(server, "fineweb-edu")
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        monkeypatch.setenv("HF_TOKEN", "secret")
+        Hub(dataset="fineweb-edu").fetch(tmp_path)
+        assert [headers["Authorization"] for _, headers in server.requests] == ["Bearer secret"] * 2
+
+    def test_no_token_no_credentials(self, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        hub_routes(server, "fineweb-edu")
+        Hub(dataset="fineweb-edu", endpoint=server.url).fetch(tmp_path)
+        assert not any("Authorization" in headers for _, headers in server.requests)
+
+
+@pytest.fixture
+def rows(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A stand-in for the `datasets` library: `splits` holds rows or the exception to raise, `calls` what was asked."""
+    fake = SimpleNamespace(splits={}, calls=[])
+
+    def load_dataset(path: str, name: str | None, **options: Any) -> Iterator[dict[str, Any]]:
+        fake.calls.append((path, name, options))
+        answer = fake.splits[options["split"]]
+        if isinstance(answer, Exception):
+            raise answer
+        return iter(answer)
+
+    fake.load_dataset = load_dataset
+    monkeypatch.setitem(sys.modules, "datasets", fake)
+    return fake
+
+
+class TestHubDatasets:
+    def test_one_split_is_fetched_once_and_its_tail_held_out(self, rows: SimpleNamespace, tmp_path: Path) -> None:
+        rows.splits["train"] = [{"body": f"row {i}"} for i in range(20)] + [{"body": None}]
+        source = Hub(dataset="owner/name", column="body", subset="en", revision="v2", val_fraction=0.1)
+        source.fetch(tmp_path)
+        source.fetch(tmp_path)
+        assert rows.calls == [("owner/name", "en", {"split": "train", "revision": "v2", "streaming": True})]
+        assert both(source, tmp_path) == ([f"row {i}" for i in range(18)], ["row 18", "row 19"])
+        assert not source.shuffled
+
+    def test_a_validation_split_is_pinned(self, rows: SimpleNamespace, tmp_path: Path) -> None:
+        rows.splits = {"train": [{"text": f"t{i}"} for i in range(9)], "test": [{"text": f"v{i}"} for i in range(9)]}
+        source = Hub(dataset="owner/name", val_split="test", max_documents=3)
+        source.fetch(tmp_path)
+        assert both(source, tmp_path) == (["t0", "t1", "t2"], ["v0", "v1", "v2"])
+
+    def test_other_settings_have_other_files(self, rows: SimpleNamespace, tmp_path: Path) -> None:
+        rows.splits["train"] = [{"text": f"t{i}"} for i in range(9)]
+        for count in (2, 4):
+            source = Hub(dataset="owner/name", max_documents=count)
+            source.fetch(tmp_path)
+            assert len(everything(source, tmp_path)) == count
+
+    @pytest.mark.parametrize(
+        ("answer", "message"),
+        [
+            (ConnectionError("Couldn't reach it\nat all"), "cannot reach the hub.*owner/name.*check the network"),
+            (FileNotFoundError("Dataset 'owner/name' doesn't exist"), "owner/name' is not on the hub.*HF_TOKEN"),
+            (ValueError("Bad split: train.\nAvailable splits: ['test']"), r"split train: Bad split: train\.$"),
+            (RuntimeError(), "RuntimeError"),
+            ([{"body": "x", "id": 1}], r"no column `text` \(it has: body, id\)"),
+            ([{"text": ["x"]}], "column `text` holds list, not text"),
+        ],
+    )
+    def test_failures_are_one_clear_line_and_leave_nothing(
+        self, rows: SimpleNamespace, tmp_path: Path, answer: Any, message: str
+    ) -> None:
+        rows.splits["train"] = answer
+        source = Hub(dataset="owner/name")
+        with pytest.raises(UserError, match=message) as caught:
+            source.fetch(tmp_path)
+        assert "\n" not in str(caught.value)
+        assert not list(tmp_path.rglob("*.parquet"))
+
+    def test_a_stream_that_breaks_leaves_nothing_that_looks_whole(self, rows: SimpleNamespace, tmp_path: Path) -> None:
+        def broken() -> Iterator[dict[str, str]]:
+            yield from ({"text": str(i)} for i in range(3000))
+            raise ConnectionError("reset")
+
+        rows.splits["train"] = broken()
+        source = Hub(dataset="owner/name")
+        with pytest.raises(UserError, match="cannot reach the hub"):
+            source.fetch(tmp_path)
+        rows.splits["train"] = [{"text": f"t{i}"} for i in range(5)]
+        source.fetch(tmp_path)
+        assert everything(source, tmp_path) == [f"t{i}" for i in range(5)]
+
+    @pytest.mark.filterwarnings("default")  # what `datasets` warns of is not ours to mend
+    def test_the_real_library_reads_a_local_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        write(tmp_path, {"data/train.jsonl": "".join(json.dumps({"text": f"row {i}"}) + "\n" for i in range(10))})
+        source = Hub(dataset=str(tmp_path / "data"), max_documents=8, val_fraction=0.25)
+        source.fetch(tmp_path / "downloads")
+        assert both(source, tmp_path / "downloads") == ([f"row {i}" for i in range(6)], ["row 6", "row 7"])
+        with pytest.raises(UserError, match="Bad split"):
+            Hub(dataset=str(tmp_path / "data"), split="nosuch").fetch(tmp_path / "downloads")
+
+
+MODERN = """\ufeffThe Project Gutenberg eBook of A Book\r
+\r
+This ebook is for the use of anyone anywhere.\r
+\r
+*** START OF THE PROJECT GUTENBERG EBOOK A BOOK ***\r
+\r
+Produced by Somebody and\r
+the Online Team\r
+\r
+CHAPTER I\r
+\r
+It began.\r
+\r
+*** END OF THE PROJECT GUTENBERG EBOOK A BOOK ***\r
+\r
+START: FULL LICENSE\r
+"""
+BOOK = "CHAPTER I\n\nIt began.\n"
+SMALL_PRINT = (
+    "**The Project Gutenberg Etext of A Book**\n\nLegal\n"
+    "*END*THE SMALL PRINT! FOR PUBLIC DOMAIN ETEXTS*Ver.04.29.93*END*\n\n"
+)
+
+
+class TestGutenberg:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            MODERN.removeprefix("\ufeff").replace("\r", ""),
+            f"*** START OF THIS PROJECT GUTENBERG EBOOK A BOOK ***\n{BOOK}\nEnd of Project Gutenberg's A Book, by X\n\n"
+            "*** END OF THIS PROJECT GUTENBERG EBOOK A BOOK ***\nLicense",
+            f"***START OF THE PROJECT GUTENBERG EBOOK A BOOK***\n\n\nE-text prepared by X\n\n\n{BOOK}\n"
+            "***END OF THE PROJECT GUTENBERG EBOOK A BOOK***\n",
+            f"*** START OF THE PROJECT GUTENBERG EBOOK A VERY LONG\nTITLE INDEED ***\n{BOOK}\n"
+            "*** END OF THE PROJECT GUTENBERG EBOOK A VERY LONG\nTITLE INDEED ***\n",
+            f"*** START OF THE PROJECT GUTENBERG EBOOK WITHOUT STARS\n\n{BOOK}*** END OF THE PROJECT GUTENBERG EBOOK\n",
+            f"{SMALL_PRINT}{BOOK}\n\nEnd of The Project Gutenberg Etext of A Book\n",
+            f"{SMALL_PRINT}{BOOK}\nEnd of this Project Gutenberg Etext of A Book\n",
+            f"*** START OF THE PROJECT GUTENBERG EBOOK A BOOK ***\n\n{SMALL_PRINT}{BOOK}\n"
+            "*** END OF THE PROJECT GUTENBERG EBOOK A BOOK ***\n",
+            f"Header\n*END THE SMALL PRINT! FOR PUBLIC DOMAIN ETEXTS*\n{BOOK}\nEnd of the Project Gutenberg EBook of X",
+        ],
+    )
+    def test_headers_and_licences_of_every_period_are_stripped(self, text: str) -> None:
+        assert strip_licence(text) == BOOK
+
+    def test_stars_within_a_book_are_left_alone(self) -> None:
+        book = "One.\n\n***\n\nTwo.\n\n* * * START again ***\n\nEnd of Part One\n\nThree.\n"
+        text = f"*** START OF THE PROJECT GUTENBERG EBOOK X\n\n{book}\n*** END OF THE PROJECT GUTENBERG EBOOK X ***"
+        assert strip_licence(text) == book
+
+    def test_a_collection_keeps_all_its_parts(self) -> None:
+        part = "Some text.\n" * 100
+        text = f"{SMALL_PRINT}{part}End of Project Gutenberg's Part One\n{part}End of Project Gutenberg's Part Two\n"
+        assert strip_licence(text).count(part) == 2
+
+    def test_books_are_fetched_once_and_split_by_book(self, server: Server, tmp_path: Path) -> None:
+        for book in range(1, 7):
+            body = MODERN.replace("It began.", f"Book {book}. " * 500)
+            server.serve(f"/{book}/pg{book}.txt", Reply(body.encode(), headers={"Content-Type": "text/plain"}))
+        source = Gutenberg(books=[3, 1, 2, 6, 5, 4, 1], base_url=server.url)
+        source.fetch(tmp_path)
+        source.fetch(tmp_path)
+        assert len(server.requests) == len(source.files(tmp_path)) == 6
+        train, val = ({*re.findall(r"Book (\d)", "".join(side))} for side in both(source, tmp_path))
+        assert train | val == set("123456")
+        assert not train & val
+        text = "".join(everything(source, tmp_path))
+        assert not re.search("gutenberg|license|produced", text, re.IGNORECASE)
+
+    def test_of_a_single_book_the_tail_is_held_out(self, server: Server, tmp_path: Path) -> None:
+        server.serve("/9/pg9.txt", Reply(MODERN.replace("It began.", "So it went.\r\n\r\n" * 1000).encode()))
+        source = Gutenberg(books=[9], base_url=server.url)
+        source.fetch(tmp_path)
+        train, val = both(source, tmp_path)
+        assert len(val) == 1
+        assert len(train) > 8
+        assert train[0].startswith("CHAPTER I")
+
+    def test_an_error_page_is_no_book(self, server: Server, tmp_path: Path) -> None:
+        server.serve("/9/pg9.txt", Reply(b"<!DOCTYPE html>\nProject Gutenberg is busy"))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("threading.Event.wait", lambda *_: True)
+            with pytest.raises(UserError, match="no book of Project Gutenberg"):
+                Gutenberg(books=[9], base_url=server.url).fetch(tmp_path)
