@@ -1,0 +1,333 @@
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from mlx_autoresearch import data
+from mlx_autoresearch.data import prepare as prepare_module
+from mlx_autoresearch.data.packing import PackedBatches
+from mlx_autoresearch.data.prepare import PreparedData, open_prepared, prepare
+from mlx_autoresearch.data.shards import ShardWriter, TokenShards
+from mlx_autoresearch.data.sources import Source, Split, Text
+from mlx_autoresearch.data.tokenizer import Tokenizer
+from mlx_autoresearch.errors import UserError
+
+VOCAB = 270
+
+
+class Fake(Source, frozen=True):
+    """Documents from memory; `reads` tells what was asked of it."""
+
+    kind: str = "fake"
+    train: tuple[str, ...] = tuple(f"training document {i} of the fake source" for i in range(40))
+    val: tuple[str, ...] = tuple(f"validation document {i}, held out" for i in range(12))
+    in_random_order: bool = False
+    reads: ClassVar[list[str]] = []
+
+    @property
+    def shuffled(self) -> bool:
+        return self.in_random_order
+
+    def fetch(self, downloads: Path, progress: object = None) -> None:
+        self.reads.append("fetch")
+
+    def files(self, downloads: Path) -> list[tuple[str, Path]]:
+        return []
+
+    def documents(self, split: Split, downloads: Path) -> Iterator[str]:
+        self.reads.append(split)
+        yield from getattr(self, split)
+
+
+@pytest.fixture(autouse=True)
+def no_reads_yet() -> None:
+    Fake.reads.clear()
+
+
+def texts(prepared: PreparedData, split: Split) -> list[str]:
+    shards = prepared.split(split)
+    bounds = zip(shards.offsets[:-1], shards.offsets[1:], strict=True)
+    documents = [shards.tokens[start:end] for start, end in bounds]
+    assert all(document[0] == prepared.tokenizer.bos_id for document in documents)
+    return [prepared.tokenizer.decode(document) for document in documents]
+
+
+def nothing_is_left(cache: Path) -> bool:
+    return [path.name for path in (cache / "prepared").glob("*") if path.name != ".lock"] == []
+
+
+def make(source: Source, cache: Path, **options: Any) -> PreparedData:
+    return prepare(source, vocab_size=VOCAB, cache_dir=cache, quiet=True, **options)
+
+
+def test_every_document_is_there_and_decodes_to_itself(tmp_path: Path) -> None:
+    source = Fake()
+    prepared = make(source, tmp_path)
+    assert sorted(texts(prepared, "train")) == sorted(source.train)
+    assert sorted(texts(prepared, "val")) == sorted(source.val)
+    prepared.verify()
+
+
+def test_manifest_tells_what_was_made_of_what(tmp_path: Path) -> None:
+    source = Fake()
+    manifest = make(source, tmp_path).manifest
+    assert manifest.source == source.model_dump(mode="json")
+    assert manifest.vocab_size == VOCAB
+    assert manifest.splits["val"].documents == len(source.val)
+    assert manifest.splits["train"].bytes == sum(len(text.encode()) for text in source.train)
+    assert manifest.val_sha256 == manifest.splits["val"].files["val.bin"].sha256
+    assert {"python", "numpy", "tokenizers"} <= set(manifest.versions)
+
+
+def test_the_tokenizer_never_sees_validation_text(tmp_path: Path) -> None:
+    source = Fake(train=tuple("abcabc" * 9 + str(i) for i in range(30)), val=("zzzzzzzz" * 100,))
+    tokenizer = prepare(source, vocab_size=262, cache_dir=tmp_path, quiet=True).tokenizer
+    assert {tokenizer.token_string(256), tokenizer.token_string(257)} <= {b"ab", b"bc", b"abc", b"abcabc"}
+
+
+def test_again_reads_and_fetches_nothing(tmp_path: Path) -> None:
+    first = make(Fake(), tmp_path)
+    Fake.reads.clear()
+    assert make(Fake(), tmp_path).path == first.path
+    assert open_prepared(Fake(), vocab_size=VOCAB, cache_dir=tmp_path).manifest == first.manifest
+    assert Fake.reads == []
+
+
+def test_text_settings_and_vocabulary_decide_the_folder(tmp_path: Path) -> None:
+    sources = [Fake(), Fake(train=(*Fake().train, "one more")), Fake(val_fraction=0.1)]
+    folders = {make(source, tmp_path).path for source in sources}
+    folders.add(prepare(Fake(), vocab_size=VOCAB + 1, cache_dir=tmp_path, quiet=True).path)
+    assert len(folders) == 4
+
+
+def test_the_same_text_gives_the_same_bytes_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = make(Fake(), tmp_path / "one")
+    monkeypatch.setattr(prepare_module, "BATCH_CHARS", 50)  # many batches, out of step with the others
+    other = make(Fake(), tmp_path / "other")
+    assert one.manifest == other.manifest
+    assert one.path.name == other.path.name
+
+
+def test_documents_in_both_splits_leave_validation(tmp_path: Path) -> None:
+    source = Fake(val=(Fake().train[3], "only here", Fake().train[7], "only here", "and here"))
+    prepared = make(source, tmp_path)
+    assert sorted(texts(prepared, "val")) == ["and here", "only here", "only here"]
+    assert len(texts(prepared, "train")) == len(source.train)
+    assert prepared.manifest.val_duplicates_dropped == 2
+
+
+def test_sources_in_order_are_shuffled_and_shuffled_ones_are_not(tmp_path: Path) -> None:
+    source = Fake()
+    prepared = make(source, tmp_path)
+    assert texts(prepared, "train") != list(source.train)
+    assert texts(prepared, "val") != list(source.val)
+    source = Fake(in_random_order=True)
+    prepared = make(source, tmp_path)
+    assert texts(prepared, "train") == list(source.train)
+    assert texts(prepared, "val") == list(source.val)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (Fake(train=()), "no text in its train split"),
+        (Fake(val=()), "no text in its val split"),
+        (Fake(val=Fake().train[:2]), "2 validation documents is in the training text too"),
+    ],
+)
+def test_empty_splits_are_refused(tmp_path: Path, source: Fake, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        prepare(source, vocab_size=257, cache_dir=tmp_path, quiet=True)
+    assert nothing_is_left(tmp_path)
+
+
+def test_too_little_text_for_the_vocabulary(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="set vocab_size to"):
+        prepare(Fake(), vocab_size=60_000, cache_dir=tmp_path, quiet=True)
+    assert nothing_is_left(tmp_path)
+
+
+def test_a_bad_vocabulary_is_refused_before_anything_is_fetched(tmp_path: Path) -> None:
+    class Unfetched(Fake, frozen=True):
+        def fetch(self, downloads: Path, progress: object = None) -> None:
+            raise AssertionError("fetched")
+
+    with pytest.raises(UserError, match="vocab_size"):
+        prepare(Unfetched(), vocab_size=70_000, cache_dir=tmp_path, quiet=True)
+
+
+def test_not_prepared_says_what_to_run(tmp_path: Path) -> None:
+    make(Fake(), tmp_path)
+    for source, vocab_size in ((Fake(), VOCAB + 1), (Fake(val_fraction=0.5), VOCAB)):
+        with pytest.raises(UserError, match="run `mlx-autoresearch prepare`"):
+            open_prepared(source, vocab_size=vocab_size, cache_dir=tmp_path)
+
+
+@pytest.mark.parametrize("place", ["append", "close"])
+@pytest.mark.parametrize(("number", "advice"), [(errno.ENOSPC, "free some space"), (errno.EACCES, "make it writable")])
+def test_disk_full_and_forbidden_leave_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, number: int, advice: str
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ShardWriter, place, fail)
+        with pytest.raises(UserError, match=f"{os.strerror(number)}.*{advice}") as caught:
+            make(Fake(), tmp_path)
+    assert "\n" not in str(caught.value)
+    assert nothing_is_left(tmp_path)
+    assert make(Fake(), tmp_path).path.is_dir()
+
+
+def test_a_cache_that_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="choose another folder"):
+        make(Fake(), tmp_path / "file")
+
+
+def test_ctrl_c_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ShardWriter, "append", interrupt)
+        with pytest.raises(KeyboardInterrupt, match="nothing half-made is kept"):
+            make(Fake(), tmp_path)
+    assert nothing_is_left(tmp_path)
+    assert make(Fake(), tmp_path).path.is_dir()
+
+
+def test_text_that_changes_meanwhile_is_refused(tmp_path: Path) -> None:
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    for i in range(4):
+        (texts / f"{i}.txt").write_text(f"text number {i} " * 20)
+
+    class Edited(Text, frozen=True):
+        def documents(self, split: Split, downloads: Path) -> Iterator[str]:
+            yield from super().documents(split, downloads)
+            (texts / "0.txt").write_text("edited")
+
+    with pytest.raises(UserError, match="changed while"):
+        make(Edited(paths=[str(texts)]), tmp_path)
+    assert nothing_is_left(tmp_path)
+
+
+def test_damage_is_named_and_preparing_again_mends_it(tmp_path: Path) -> None:
+    prepared = make(Fake(), tmp_path)
+    for name in ("train.bin", "val.offsets.npy", "tokenizer.json", "manifest.json"):
+        (prepared.path / name).write_bytes(b"x")
+        with pytest.raises(UserError, match=f"{name} is damaged"):
+            open_prepared(Fake(), vocab_size=VOCAB, cache_dir=tmp_path)
+        assert make(Fake(), tmp_path).manifest == prepared.manifest
+    flipped = bytearray((prepared.path / "val.bin").read_bytes())
+    flipped[5] ^= 1
+    (prepared.path / "val.bin").write_bytes(flipped)
+    with pytest.raises(UserError, match=r"val\.bin is damaged"):
+        prepared.verify()
+
+
+# Other processes prepare a folder of texts; VICTIM is what they run when they are to die or to be slow.
+SCRIPT = """
+import os, signal, sys, time
+from pathlib import Path
+from mlx_autoresearch.data import prepare, shards
+from mlx_autoresearch.data.sources import Text
+
+def die(*arguments, **options):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def slowly(split, documents, tokenizer, folder, tokenize=prepare._tokenize):
+    with open(sys.argv[2] + "/log", "a") as log:
+        log.write(split + "\\n")
+    time.sleep(0.3)
+    return tokenize(split, documents, tokenizer, folder)
+
+exec(sys.argv[3])
+print(prepare.prepare(Text(paths=[sys.argv[1]]), vocab_size=270, cache_dir=sys.argv[2]).path)
+"""
+
+
+@pytest.fixture
+def text_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for i in range(20):
+        (folder / f"{i}.txt").write_text(f"This is text number {i} of twenty. " * 5)
+    return folder
+
+
+def start(text_folder: Path, cache: Path, patch: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", SCRIPT, str(text_folder), str(cache), patch]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize(
+    "patch",
+    ["shards.ShardWriter.append = die", "prepare._rearrange = die", "shards.Manifest.save = die", "Path.rename = die"],
+)
+def test_killed_at_any_moment_nothing_half_made_is_used(tmp_path: Path, text_folder: Path, patch: str) -> None:
+    cache = tmp_path / "cache"
+    victim = start(text_folder, cache, patch)
+    victim.communicate(timeout=20)
+    assert victim.returncode == -signal.SIGKILL
+    assert not nothing_is_left(cache)  # it was killed in the middle
+    source = Text(paths=[str(text_folder)])
+    with pytest.raises(UserError, match="not prepared"):
+        open_prepared(source, vocab_size=VOCAB, cache_dir=cache)
+    prepared = make(source, cache)
+    prepared.verify()
+    assert {path.name for path in prepared.path.parent.iterdir()} == {prepared.path.name, ".lock"}
+
+
+def test_two_processes_at_once_work_once(tmp_path: Path, text_folder: Path) -> None:
+    both = [start(text_folder, tmp_path, "prepare._tokenize = slowly") for _ in range(2)]
+    outputs = [process.communicate(timeout=30) for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert outputs[0][0] == outputs[1][0]
+    assert (tmp_path / "log").read_text().split() == ["train", "val"]
+    open_prepared(Text(paths=[str(text_folder)]), vocab_size=VOCAB, cache_dir=tmp_path).verify()
+
+
+def test_lines_tell_what_happens_where_there_is_no_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare_module, "SECONDS_BETWEEN_LINES", 0)
+    long = tuple("word " * 250_000 + str(i) for i in range(2))
+    prepared = prepare(Fake(train=long, in_random_order=True), vocab_size=260, cache_dir=tmp_path)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "tokenizing train: 1 MB\n" in captured.err  # on the way
+    assert "tokenizing train: 2.5 MB in" in captured.err  # at the end
+    assert f"prepared: {prepared.path}\n" in captured.err
+    assert "\x1b" not in captured.err
+    prepare(Fake(), vocab_size=260, cache_dir=tmp_path, quiet=True)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_from_text_files_to_batches(tmp_path: Path, text_folder: Path) -> None:
+    prepared = make(Text(paths=[str(text_folder)], val_fraction=0.2), tmp_path / "cache")
+    assert set(texts(prepared, "train")).isdisjoint(texts(prepared, "val"))
+    shards = prepared.split("train")
+    for batch in islice(PackedBatches(shards.tokens, shards.offsets, batch_size=2, sequence_len=16), 30):
+        assert (batch.inputs[:, 0] == prepared.tokenizer.bos_id).all()
+        assert 0 <= batch.targets.min() <= batch.targets.max() < VOCAB
+
+
+def test_public_names_are_those_of_their_modules() -> None:
+    assert data.PackedBatches is PackedBatches
+    assert data.Tokenizer is Tokenizer
+    assert data.TokenShards is TokenShards
+    assert all(getattr(data, name) is not None for name in data.__all__)
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = data.nonsense
