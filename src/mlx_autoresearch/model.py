@@ -116,7 +116,7 @@ class GPT(nn.Module):
             on_cpu = mx.default_device() == mx.Device(mx.cpu)
             compute_dtype = mx.float32 if on_cpu else mx.bfloat16
         self.config = config
-        self.compute_dtype = compute_dtype
+        self.dtype_name = str(compute_dtype).removeprefix("mlx.core.")  # an mx.Dtype cannot be copied or pickled
         self.transformer = {
             "wte": Embedding(config.vocab_size, config.n_embd),
             "h": [Block(config, i) for i in range(config.n_layer)],
@@ -131,6 +131,11 @@ class GPT(nn.Module):
             for i in range(config.n_layer)
         ]
         self.init_weights()
+
+    @property
+    def compute_dtype(self) -> mx.Dtype:
+        """Dtype of activations and matrix products."""
+        return getattr(mx, self.dtype_name)
 
     def init_weights(self) -> None:
         """The reference's initialisation.
@@ -163,6 +168,8 @@ class GPT(nn.Module):
 
     def hidden(self, idx: mx.array) -> mx.array:
         """The final normalised residual stream (B, T, C) in the compute dtype, for token ids (B, T)."""
+        if idx.ndim != 2:
+            raise ValueError(f"[GPT] expected token ids (B, T), got shape {idx.shape}")
         x = self.transformer["wte"](idx).astype(self.compute_dtype)  # (B, T, C)
         if self.config.embedding_norm:
             x = norm(x)

@@ -172,7 +172,8 @@ class MuonAdamW:
             (m, n), K, first = shapes.pop(), len(group.names), group.names[0]
             momentum_buffer[first] = mx.zeros((K, m, n))
             second_moment[first] = mx.zeros((K, m, 1) if m >= n else (K, 1, n))
-        self.state = {
+        # In place: a function that was compiled with this state must go on seeing it.
+        self.state |= {
             "scalars": {
                 "step": mx.array(0.0),
                 "lr_multiplier": mx.array(1.0),
@@ -187,13 +188,15 @@ class MuonAdamW:
 
     def set_schedule(self, *, lr_multiplier: float, momentum: float, weight_decay_multiplier: float) -> None:
         """The scheduled scalars of the next update, as arrays, so that no compiled function freezes them."""
+        if not self.state:
+            raise ValueError("[MuonAdamW] set_schedule comes after init(model.parameters()) or a first update")
         scalars = self.state["scalars"]
         scalars["lr_multiplier"] = mx.array(lr_multiplier)
         scalars["momentum"] = mx.array(momentum)
         scalars["weight_decay_multiplier"] = mx.array(weight_decay_multiplier)
 
     def update(self, model: nn.Module, gradients: dict) -> None:
-        """Update the model's parameters in place."""
+        """Update the model's parameters in place; those without a gradient, the frozen ones, stay as they are."""
         model.update(self.apply_gradients(gradients, model.parameters()))
 
     def apply_gradients(self, gradients: dict, parameters: dict) -> dict:
@@ -214,6 +217,8 @@ class MuonAdamW:
     def _adamw(self, group: AdamWGroup, p: dict[str, mx.array], g: dict[str, mx.array]) -> None:
         scalars, exp_avg, exp_avg_sq = (self.state[k] for k in ("scalars", "exp_avg", "exp_avg_sq"))
         for name in group.names:
+            if name not in g:
+                continue
             p[name], exp_avg[name], exp_avg_sq[name] = adamw_update(
                 p[name],
                 g[name],
@@ -231,7 +236,7 @@ class MuonAdamW:
         first = group.names[0]
         updated, buffers[first], second[first] = muon_update(
             mx.stack([p[name] for name in group.names]),
-            mx.stack([g[name] for name in group.names]),
+            mx.stack([g[name] if name in g else mx.zeros_like(p[name]) for name in group.names]),
             buffers[first],
             second[first],
             lr=group.lr * scalars["lr_multiplier"],
@@ -242,7 +247,8 @@ class MuonAdamW:
             ns_dtype=self.ns_dtype,
         )
         for i, name in enumerate(group.names):
-            p[name] = updated[i]
+            if name in g:
+                p[name] = updated[i]
 
 
 def gpt_groups(
