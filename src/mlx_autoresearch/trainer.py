@@ -1,0 +1,409 @@
+"""The training loop: a time budget, a compiled step, checkpoints, and the metric at the end."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_map
+
+from . import device, schedule
+from .config import Config
+from .data.packing import PackedBatches
+from .data.prefetch import Prefetcher
+from .data.prepare import PreparedData, open_prepared
+from .errors import RunFailed, UserError
+from .evaluate import Bpb, evaluate_bpb
+from .model import GPT
+from .optimizer import MuonAdamW
+from .paths import cache_dir
+from .report_lines import Reporter, make_reporter
+from .run import Run
+
+_EXPLODED = 100.0  # nats; a uniform guess over the largest vocabulary costs 11
+_STUCK_STEPS = 8
+
+
+def train(
+    config: Config, *, runs: str | Path = "runs", name: str = "train", reporter: Reporter | None = None
+) -> dict[str, Any]:
+    """Train a GPT on prepared data and return the summary, which is also in the run's folder under `runs`.
+
+    Raises UserError when the data is not prepared or the folder cannot be written, RunFailed when the loss becomes
+    NaN or explodes, and KeyboardInterrupt, after saving a checkpoint, when the process is told to stop.
+    """
+    started = time.perf_counter()
+    data = open_data(config)
+    session = _Session(config, data, started)
+    info = {"data": {"folder": str(data.path), "val_sha256": data.manifest.val_sha256}, "device": device.device_name()}
+    session.run = Run.create(config, Path(runs), name, info)
+    return session.finish(reporter or make_reporter())
+
+
+def resume(path: str | Path, config: Config | None = None, *, reporter: Reporter | None = None) -> dict[str, Any]:
+    """Continue a run from its checkpoint to the end of its budget, as if it had never stopped.
+
+    config: as stored in the run, but for time_budget, max_steps or checkpoint_every. Raises what `train` raises.
+    """
+    started = time.perf_counter()
+    run = Run.open(path)
+    stored = run.config()
+    config = config or stored
+    _check_resumable(stored, config)
+    data = open_data(config)
+    check_same_data(run, data)
+    session = _Session(config, data, started)
+    session.run = run
+    session.restore()
+    return session.finish(reporter or make_reporter())
+
+
+def evaluate_run(path: str | Path) -> Bpb:
+    """Repeat the final evaluation of a run from its checkpoint, to the same digits."""
+    run = Run.open(path)
+    config = run.config()
+    data = open_data(config)
+    check_same_data(run, data)
+    model = _make_model(config)
+    run.load_checkpoint(model)
+    return _evaluate(model, config, data)
+
+
+def open_data(config: Config) -> PreparedData:
+    """The prepared data of a configuration. Raises UserError when it has not been prepared."""
+    return open_prepared(config.data.source, vocab_size=config.data.vocab_size, cache_dir=cache_dir())
+
+
+def check_same_data(run: Run, data: PreparedData) -> None:
+    """Raise UserError when the validation tokens are not those the run was started with."""
+    recorded = run.info().get("data", {}).get("val_sha256")
+    if recorded != data.manifest.val_sha256:
+        raise UserError(
+            f"the validation data has changed since {run.path} was started (SHA-256 {str(recorded)[:12]} then, "
+            f"{data.manifest.val_sha256[:12]} now): results would not be comparable; restore the text or start anew"
+        )
+
+
+def compute_dtype(config: Config) -> mx.Dtype:
+    """The dtype of activations: as configured, or the device's default."""
+    if config.train.compute_dtype == "auto":
+        return device.default_compute_dtype()
+    return {"float32": mx.float32, "bfloat16": mx.bfloat16}[config.train.compute_dtype]
+
+
+def make_step(model: GPT, optimizer: MuonAdamW, accumulation_steps: int = 1) -> Callable[[Iterator], mx.array]:
+    """A compiled optimizer step: takes an iterator of (inputs, targets) pairs, returns the mean loss, evaluated.
+
+    Every micro-batch is evaluated before the next is built, so that memory does not grow with `accumulation_steps`.
+    """
+    state = [model.state, optimizer.state]
+    loss_and_grad = nn.value_and_grad(model, lambda x, y: model.loss(x, y) / accumulation_steps)
+
+    @partial(mx.compile, inputs=state, outputs=state)
+    def whole(x: mx.array, y: mx.array) -> mx.array:
+        loss, grads = loss_and_grad(x, y)
+        optimizer.update(model, grads)
+        return loss
+
+    @partial(mx.compile, inputs=state, outputs=state)
+    def micro(x: mx.array, y: mx.array, loss_sum: mx.array, grad_sum: dict) -> tuple[mx.array, dict]:
+        loss, grads = loss_and_grad(x, y)
+        return loss_sum + loss, tree_map(mx.add, grad_sum, grads)
+
+    @partial(mx.compile, inputs=state, outputs=state)
+    def update(grads: dict) -> None:
+        optimizer.update(model, grads)
+
+    def step(batches: Iterator) -> mx.array:
+        if accumulation_steps == 1:
+            loss = whole(*next(batches))
+        else:
+            loss = mx.array(0.0)
+            grads = tree_map(mx.zeros_like, model.trainable_parameters())
+            for _ in range(accumulation_steps):
+                x, y = next(batches)
+                loss, grads = micro(x, y, loss, grads)
+                mx.eval(loss, grads)
+            update(grads)
+        mx.eval(loss, state)
+        return loss
+
+    return step
+
+
+class _Session:
+    """One process's share of a run: from its start, or from its checkpoint, to the summary."""
+
+    run: Run
+
+    def __init__(self, config: Config, data: PreparedData, started: float):
+        self.config, self.data, self.started = config, data, started
+        mx.random.seed(config.train.seed)
+        self.model = _make_model(config)
+        self.optimizer = MuonAdamW.for_gpt(self.model, **config.optimizer.model_dump())
+        self.optimizer.init(self.model.parameters())
+        mx.eval(self.model.parameters(), self.optimizer.state)
+        train = data.split("train")
+        self.batches = PackedBatches(
+            train.tokens,
+            train.offsets,
+            batch_size=config.train.device_batch_size,
+            sequence_len=config.model.sequence_len,
+        )
+        self.step = 0
+        self.training_seconds = 0.0
+        self.total_seconds_before = 0.0
+        self.last_seconds = 0.0
+        self.smooth_loss = 0.0
+        self.peak_memory = 0
+
+    def restore(self) -> None:
+        """Go on from the run's checkpoint."""
+        state = self.run.load_checkpoint(self.model, self.optimizer)
+        self.batches.load_state_dict(state["batches"])
+        for name in ("step", "training_seconds", "total_seconds_before", "last_seconds", "smooth_loss", "peak_memory"):
+            setattr(self, name, state[name])
+        self.run.truncate_metrics(self.step)
+
+    def finish(self, reporter: Reporter) -> dict[str, Any]:
+        """Train to the end of the budget, evaluate, and write the summary."""
+        with reporter:
+            reporter.start(self._description())
+            self._train(reporter)
+            self.save_checkpoint()
+            reporter.say("evaluating")
+            mx.clear_cache()
+            mx.reset_peak_memory()
+            bpb = _evaluate(self.model, self.config, self.data)
+            if (
+                self._mfu(self._tokens_per_second(), self.peaks[0]) or 0
+            ) > 90:  # the peak was measured while the machine was busy: measure it anew
+                self.peaks = device.matmul_peak_flops(compute_dtype(self.config), again=True), self.peaks[1]
+            summary = self._summary(bpb)
+            self.run.save_summary(summary)
+            reporter.finish(summary)
+        return summary
+
+    def _train(self, reporter: Reporter) -> None:
+        train = self.config.train
+        peaks = self._peak_flops()
+        run_step = make_step(self.model, self.optimizer, self.config.accumulation_steps)
+        mx.reset_peak_memory()
+        saved_at = self.training_seconds
+        first = True
+        log_vocab = math.log(self.config.data.vocab_size)
+        stuck = self.step == 0
+        with _stop_requested() as stop, Prefetcher(self.batches) as prefetcher:
+            epoch = 1
+
+            def pairs() -> Iterator[tuple[mx.array, mx.array]]:
+                nonlocal epoch
+                for batch in prefetcher:
+                    epoch = batch.epoch
+                    yield mx.array(batch.inputs), mx.array(batch.targets)
+
+            stream = pairs()
+            while not self._over():
+                t0 = time.perf_counter()
+                progress = self._progress()
+                lr_multiplier = self._set_schedule(progress)
+                loss = float(run_step(stream).item())  # type: ignore[arg-type]
+                seconds = time.perf_counter() - t0
+                # The first step compiles. It is free once in a run's life; after a resume it costs a usual step.
+                counted = seconds if not first else self.last_seconds
+                self.last_seconds = seconds if not first else self.last_seconds
+                first = False
+                self.training_seconds += counted
+                self.step += 1
+                self._check_loss(loss)
+                self.smooth_loss = 0.9 * self.smooth_loss + 0.1 * loss
+                tokens_per_second = train.total_batch_size / seconds
+                record = {
+                    "step": self.step,
+                    "progress": progress,
+                    "loss": loss,
+                    "smooth_loss": self.smooth_loss / (1 - 0.9**self.step),
+                    "lr_multiplier": lr_multiplier,
+                    "seconds": seconds,
+                    "training_seconds": self.training_seconds,
+                    "tokens_per_second": tokens_per_second,
+                    "mfu_percent": self._mfu(tokens_per_second, peaks[0]),
+                    "epoch": epoch,
+                }
+                self.run.log(record)
+                reporter.step(record, self._remaining())
+                stuck = stuck and abs(loss - log_vocab) < 0.01 * log_vocab
+                if stuck and self.step == _STUCK_STEPS:
+                    reporter.warn(
+                        f"the loss still sits at ln(vocab_size) = {log_vocab:.3f} after {_STUCK_STEPS} steps: that is "
+                        "what logits of zero look like; check the learning rates and the kernels"
+                    )
+                self.peak_memory = max(self.peak_memory, mx.get_peak_memory())
+                self.prefetched_state = prefetcher.state_dict()
+                if stop():
+                    self.save_checkpoint()
+                    again = f"mlx-autoresearch train --resume {self.run.path}"
+                    raise KeyboardInterrupt(f"stopped after step {self.step}; continue with `{again}`")
+                if train.checkpoint_every and self.training_seconds - saved_at >= train.checkpoint_every:
+                    saved_at = self.training_seconds
+                    self.save_checkpoint()
+        self.peaks = peaks
+
+    def save_checkpoint(self) -> None:
+        """Everything that an exact continuation needs."""
+        state = {
+            "step": self.step,
+            "training_seconds": self.training_seconds,
+            "total_seconds_before": self.total_seconds_before + time.perf_counter() - self.started,
+            "last_seconds": self.last_seconds,
+            "smooth_loss": self.smooth_loss,
+            "peak_memory": self.peak_memory,
+            "batches": getattr(self, "prefetched_state", None) or self.batches.state_dict(),
+        }
+        self.run.save_checkpoint(self.model, self.optimizer, state)
+
+    def _over(self) -> bool:
+        train = self.config.train
+        if train.max_steps is not None:
+            return self.step >= train.max_steps
+        # A step that would end past the budget, judging by the last one, is not begun.
+        return self.step > 1 and self.training_seconds + self.last_seconds > train.time_budget
+
+    def _progress(self) -> float:
+        train = self.config.train
+        if train.max_steps is not None:
+            return self.step / train.max_steps
+        return min(self.training_seconds / train.time_budget, 1.0)
+
+    def _remaining(self) -> float:
+        train = self.config.train
+        if train.max_steps is not None:
+            return (train.max_steps - self.step) * self.last_seconds
+        return max(0.0, train.time_budget - self.training_seconds)
+
+    def _set_schedule(self, progress: float) -> float:
+        train = self.config.train
+        multiplier = schedule.lr_multiplier(progress, train.warmup_ratio, train.warmdown_ratio, train.final_lr_frac)
+        self.optimizer.set_schedule(
+            lr_multiplier=multiplier,
+            momentum=schedule.muon_momentum(self.step, *train.muon_momentum, train.muon_momentum_steps),
+            weight_decay_multiplier=schedule.weight_decay_multiplier(progress),
+        )
+        return multiplier
+
+    def _check_loss(self, loss: float) -> None:
+        if not math.isfinite(loss) or loss > _EXPLODED:
+            what = "is NaN" if math.isnan(loss) else f"exploded to {loss:.3g}"
+            remedy = f"lower the learning rates (optimizer.*_lr); the log is in {self.run.path}"
+            raise RunFailed(f"the loss {what} at step {self.step}: {remedy}")
+
+    def _peak_flops(self) -> tuple[float, float | None]:
+        """This machine's own measured peak, and the maker's published one where it is known, in FLOP/s."""
+        dtype = compute_dtype(self.config)
+        return device.matmul_peak_flops(dtype), device.published_peak_flops(device.device_name(), dtype)
+
+    def _mfu(self, tokens_per_second: float, peak: float | None) -> float | None:
+        return None if peak is None else 100 * self.model.flops_per_token() * tokens_per_second / peak
+
+    def _tokens_per_second(self) -> float:
+        """Over all steps but the first, which compiles."""
+        counted = [r["seconds"] for r in self.run.metrics() if r["step"] > 1]
+        return self.config.train.total_batch_size * len(counted) / sum(counted) if counted else 0.0
+
+    def _description(self) -> dict[str, Any]:
+        return {
+            "run": str(self.run.path),
+            "device": f"{device.device_name()}, {str(compute_dtype(self.config)).removeprefix('mlx.core.')}",
+            "parameters": self.model.parameter_counts()["total"],
+            "tokens_per_step": self.config.train.total_batch_size,
+            "time_budget": self.config.train.time_budget if self.config.train.max_steps is None else None,
+            "max_steps": self.config.train.max_steps,
+        }
+
+    def _summary(self, bpb: Bpb) -> dict[str, Any]:
+        train = self.config.train
+        speed = self._tokens_per_second()
+        return {
+            "val_bpb": bpb.val_bpb,
+            "training_seconds": self.training_seconds,
+            "total_seconds": self.total_seconds_before + time.perf_counter() - self.started,
+            "peak_memory_mb": self.peak_memory / 2**20,
+            "eval_peak_memory_mb": mx.get_peak_memory() / 2**20,
+            "mfu_percent": self._mfu(speed, self.peaks[0]),
+            "published_mfu_percent": self._mfu(speed, self.peaks[1]),
+            "tokens_per_second": speed,
+            "total_tokens_M": self.step * train.total_batch_size / 1e6,
+            "num_steps": self.step,
+            "num_params_M": self.model.parameter_counts()["total"] / 1e6,
+            "depth": self.model.config.n_layer,
+            "seed": train.seed,
+            "packing_efficiency": self.batches.efficiency,
+            "val_bpb_reference_bytes": bpb.reference_bpb,
+            "eval_tokens": bpb.tokens,
+            "run": str(self.run.path),
+        }
+
+
+def _make_model(config: Config) -> GPT:
+    return GPT(config.gpt_config(), compute_dtype=compute_dtype(config))
+
+
+def _evaluate(model: GPT, config: Config, data: PreparedData) -> Bpb:
+    val = data.split("val")
+    return evaluate_bpb(
+        model,
+        val.tokens,
+        val.offsets,
+        data.tokenizer.token_bytes,
+        reference_token_bytes=data.tokenizer.reference_token_bytes,
+        eval_tokens=config.evaluate.eval_tokens,
+        sequence_len=config.evaluate.sequence_len,
+    )
+
+
+def _check_resumable(stored: Config, config: Config) -> None:
+    """Only the length of a run, and how often it is saved, may differ from what it was started with."""
+    free = {"time_budget", "max_steps", "checkpoint_every"}
+
+    def fixed(c: Config) -> dict[str, Any]:
+        values = c.model_dump(mode="json")
+        values["train"] = {k: v for k, v in values["train"].items() if k not in free}
+        return values
+
+    if fixed(stored) != fixed(config):
+        changed = [s for s in fixed(stored) if fixed(stored)[s] != fixed(config)[s]]
+        raise UserError(
+            f"a resumed run keeps its configuration: only train.{', train.'.join(sorted(free))} may change, "
+            f"but {', '.join(changed)} differs"
+        )
+
+
+@contextmanager
+def _stop_requested() -> Iterator[Callable[[], bool]]:
+    """Turns the first SIGINT or SIGTERM into a flag that the loop reads between steps; a second one acts at once."""
+    requested = False
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may install handlers
+        yield lambda: False
+        return
+
+    def handler(number: int, frame: object) -> None:
+        nonlocal requested
+        if requested:
+            raise KeyboardInterrupt("stopped at once; the last checkpoint is kept")
+        requested = True
+
+    previous = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: requested
+    finally:
+        for number, old in previous.items():
+            signal.signal(number, old)
