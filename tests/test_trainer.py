@@ -144,7 +144,7 @@ def test_the_length_of_a_resumed_run_may_change_and_nothing_else(corpus: Path, t
     longer = config.model_copy(update={"train": config.train.model_copy(update={"max_steps": 5})})
     assert trainer.resume(run.path, longer, reporter=quiet())["num_steps"] == 5
     other = config.model_copy(update={"train": config.train.model_copy(update={"seed": 3})})
-    with pytest.raises(UserError, match=r"only train.checkpoint_every, .* but train differs"):
+    with pytest.raises(UserError, match=r"only train.checkpoint_every, .* but train.seed differs"):
         trainer.resume(run.path, other, reporter=quiet())
 
 
@@ -156,6 +156,43 @@ def test_other_validation_data_is_refused(corpus: Path, tmp_path: Path) -> None:
     for action in (trainer.evaluate_run, trainer.resume):
         with pytest.raises(UserError, match="validation data has changed"):
             action(run.path)
+
+
+def test_damaged_tokens_are_refused(corpus: Path, tmp_path: Path) -> None:
+    """Of the right size, so that only the hash tells; out of the vocabulary they would crash MLX."""
+    config = make_config(corpus)
+    run, _ = train(config, tmp_path)
+    shards = trainer.open_data(config).split("train")
+    tokens = Path(shards.tokens.filename)
+    good = tokens.read_bytes()
+    try:
+        tokens.write_bytes(b"\xff\xff" * (len(good) // 2))
+        for action in (lambda: train(config, tmp_path), lambda: trainer.resume(run.path, reporter=quiet())):
+            with pytest.raises(UserError, match=tokens.name):
+                action()
+    finally:
+        tokens.write_bytes(good)
+
+
+def test_a_finished_run_can_be_extended_exactly(corpus: Path, tmp_path: Path) -> None:
+    """The data goes on where it stopped: a prefetched batch is not a trained one."""
+    whole, _ = train(make_config(corpus, max_steps=9, warmdown_ratio=0.0), tmp_path / "whole")
+    config = make_config(corpus, max_steps=5, warmdown_ratio=0.0)
+    run, _ = train(config, tmp_path / "parts")
+    longer = config.model_copy(update={"train": config.train.model_copy(update={"max_steps": 9})})
+    trainer.resume(run.path, reporter=quiet())  # nothing left to do, but it saves again
+    trainer.resume(run.path, longer, reporter=quiet())
+    # Weight decay knows how far the whole run is, so losses are close, not equal; other batches differ by far more.
+    assert losses(run)[:5] == pytest.approx(losses(whole)[:5], abs=0.02)
+    assert losses(run)[5:] == pytest.approx(losses(whole)[5:], abs=0.05)
+    assert run.config() == longer
+
+
+def test_what_cannot_fit_is_said_before_it_is_tried(corpus: Path, tmp_path: Path, monkeypatch) -> None:
+    config = make_config(corpus)
+    monkeypatch.setattr(trainer.device, "memory_limits", lambda: trainer.device.MemoryLimits(2**18, 2**18, 2**18))
+    with pytest.raises(UserError, match=r"training needs .* GiB at least"):
+        train(config, tmp_path)
 
 
 def test_unprepared_data_is_said(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import signal
 import threading
 import time
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -31,6 +32,8 @@ from .run import Run
 
 _EXPLODED = 100.0  # nats; a uniform guess over the largest vocabulary costs 11
 _STUCK_STEPS = 8
+_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_COUNTERS = ("step", "training_seconds", "total_seconds_before", "last_seconds", "smooth_loss", "peak_memory")
 
 
 def train(
@@ -44,7 +47,8 @@ def train(
     started = time.perf_counter()
     data = open_data(config)
     session = _Session(config, data, started)
-    info = {"data": {"folder": str(data.path), "val_sha256": data.manifest.val_sha256}, "device": device.device_name()}
+    hashes = {f"{split}_sha256": data.split(split).sha256 for split in ("train", "val")}
+    info = {"data": {"folder": str(data.path)} | hashes, "device": device.device_name()}
     session.run = Run.create(config, Path(runs), name, info)
     return session.finish(reporter or make_reporter())
 
@@ -60,10 +64,11 @@ def resume(path: str | Path, config: Config | None = None, *, reporter: Reporter
     config = config or stored
     _check_resumable(stored, config)
     data = open_data(config)
-    check_same_data(run, data)
+    check_same_data(run, data, "train", "val")
     session = _Session(config, data, started)
     session.run = run
     session.restore()
+    run.save_config(config)  # with its new length, so that the next one to resume it need not say it again
     return session.finish(reporter or make_reporter())
 
 
@@ -72,7 +77,7 @@ def evaluate_run(path: str | Path) -> Bpb:
     run = Run.open(path)
     config = run.config()
     data = open_data(config)
-    check_same_data(run, data)
+    check_same_data(run, data, "val")
     model = _make_model(config)
     run.load_checkpoint(model)
     return _evaluate(model, config, data)
@@ -80,17 +85,22 @@ def evaluate_run(path: str | Path) -> Bpb:
 
 def open_data(config: Config) -> PreparedData:
     """The prepared data of a configuration. Raises UserError when it has not been prepared."""
-    return open_prepared(config.data.source, vocab_size=config.data.vocab_size, cache_dir=cache_dir())
+    data = open_prepared(config.data.source, vocab_size=config.data.vocab_size, cache_dir=cache_dir())
+    data.verify()  # a wrong token would be trained on or scored, or, out of the vocabulary, crash MLX
+    return data
 
 
-def check_same_data(run: Run, data: PreparedData) -> None:
-    """Raise UserError when the validation tokens are not those the run was started with."""
-    recorded = run.info().get("data", {}).get("val_sha256")
-    if recorded != data.manifest.val_sha256:
-        raise UserError(
-            f"the validation data has changed since {run.path} was started (SHA-256 {str(recorded)[:12]} then, "
-            f"{data.manifest.val_sha256[:12]} now): results would not be comparable; restore the text or start anew"
-        )
+def check_same_data(run: Run, data: PreparedData, *splits: Literal["train", "val"]) -> None:
+    """Raise UserError when the tokens of `splits` are not those the run was started with."""
+    recorded = run.info()["data"]
+    for split in splits:
+        name = {"train": "training", "val": "validation"}[split]
+        then, now = recorded.get(f"{split}_sha256"), data.split(split).sha256
+        if then != now:
+            raise UserError(
+                f"the {name} data has changed since {run.path} was started (SHA-256 {str(then)[:12]} then, "
+                f"{now[:12]} now): results would not be comparable; restore the text or start anew"
+            )
 
 
 def compute_dtype(config: Config) -> mx.Dtype:
@@ -149,6 +159,7 @@ class _Session:
         self.config, self.data, self.started = config, data, started
         mx.random.seed(config.train.seed)
         self.model = _make_model(config)
+        _check_memory(self.model, config)
         self.optimizer = MuonAdamW.for_gpt(self.model, **config.optimizer.model_dump())
         self.optimizer.init(self.model.parameters())
         mx.eval(self.model.parameters(), self.optimizer.state)
@@ -169,9 +180,12 @@ class _Session:
     def restore(self) -> None:
         """Go on from the run's checkpoint."""
         state = self.run.load_checkpoint(self.model, self.optimizer)
-        self.batches.load_state_dict(state["batches"])
-        for name in ("step", "training_seconds", "total_seconds_before", "last_seconds", "smooth_loss", "peak_memory"):
-            setattr(self, name, state[name])
+        try:
+            self.batches.load_state_dict(state["batches"])
+            for name in _COUNTERS:
+                setattr(self, name, state[name])
+        except (KeyError, TypeError):
+            raise UserError(f"the checkpoint in {self.run.path} is of another version: start a new run") from None
         self.run.truncate_metrics(self.step)
 
     def finish(self, reporter: Reporter) -> dict[str, Any]:
@@ -179,14 +193,15 @@ class _Session:
         with reporter:
             reporter.start(self._description())
             self._train(reporter)
-            self.save_checkpoint()
             reporter.say("evaluating")
             mx.clear_cache()
             mx.reset_peak_memory()
-            bpb = _evaluate(self.model, self.config, self.data)
-            if (
-                self._mfu(self._tokens_per_second(), self.peaks[0]) or 0
-            ) > 90:  # the peak was measured while the machine was busy: measure it anew
+            try:
+                bpb = _evaluate(self.model, self.config, self.data)
+            except KeyboardInterrupt:
+                raise self._stopped("stopped while evaluating") from None
+            if (self._mfu(self._tokens_per_second(), self.peaks[0]) or 0) > 90:
+                # The peak was measured while the machine was busy: measure it anew.
                 self.peaks = device.matmul_peak_flops(compute_dtype(self.config), again=True), self.peaks[1]
             summary = self._summary(bpb)
             self.run.save_summary(summary)
@@ -204,6 +219,7 @@ class _Session:
         stuck = self.step == 0
         with _stop_requested() as stop, Prefetcher(self.batches) as prefetcher:
             epoch = 1
+            self.data_state = prefetcher.state_dict()
 
             def pairs() -> Iterator[tuple[mx.array, mx.array]]:
                 nonlocal epoch
@@ -217,6 +233,7 @@ class _Session:
                 progress = self._progress()
                 lr_multiplier = self._set_schedule(progress)
                 loss = float(run_step(stream).item())  # type: ignore[arg-type]
+                self.data_state = prefetcher.state_dict()
                 seconds = time.perf_counter() - t0
                 # The first step compiles. It is free once in a run's life; after a resume it costs a usual step.
                 counted = seconds if not first else self.last_seconds
@@ -240,7 +257,11 @@ class _Session:
                     "epoch": epoch,
                 }
                 self.run.log(record)
-                reporter.step(record, self._remaining())
+                try:
+                    reporter.step(record, self._remaining())
+                except OSError:  # nobody reads our output any more, as in `train | head`
+                    self.save_checkpoint()
+                    raise self._stopped(f"the output cannot be written: stopped after step {self.step}") from None
                 stuck = stuck and abs(loss - log_vocab) < 0.01 * log_vocab
                 if stuck and self.step == _STUCK_STEPS:
                     reporter.warn(
@@ -248,28 +269,27 @@ class _Session:
                         "what logits of zero look like; check the learning rates and the kernels"
                     )
                 self.peak_memory = max(self.peak_memory, mx.get_peak_memory())
-                self.prefetched_state = prefetcher.state_dict()
                 if stop():
-                    self.save_checkpoint()
-                    again = f"mlx-autoresearch train --resume {self.run.path}"
-                    raise KeyboardInterrupt(f"stopped after step {self.step}; continue with `{again}`")
+                    break
                 if train.checkpoint_every and self.training_seconds - saved_at >= train.checkpoint_every:
                     saved_at = self.training_seconds
                     self.save_checkpoint()
+            self.save_checkpoint()
+            if stop():
+                raise self._stopped(f"stopped after step {self.step}")
         self.peaks = peaks
 
     def save_checkpoint(self) -> None:
         """Everything that an exact continuation needs."""
-        state = {
-            "step": self.step,
-            "training_seconds": self.training_seconds,
+        state = {name: getattr(self, name) for name in _COUNTERS} | {
             "total_seconds_before": self.total_seconds_before + time.perf_counter() - self.started,
-            "last_seconds": self.last_seconds,
-            "smooth_loss": self.smooth_loss,
-            "peak_memory": self.peak_memory,
-            "batches": getattr(self, "prefetched_state", None) or self.batches.state_dict(),
+            "batches": self.data_state,
         }
         self.run.save_checkpoint(self.model, self.optimizer, state)
+
+    def _stopped(self, what: str) -> KeyboardInterrupt:
+        path = shlex.quote(str(self.run.path))
+        return KeyboardInterrupt(f"{what}; continue with `mlx-autoresearch train --resume {path}`")
 
     def _over(self) -> bool:
         train = self.config.train
@@ -370,6 +390,20 @@ def _evaluate(model: GPT, config: Config, data: PreparedData) -> Bpb:
     )
 
 
+def _check_memory(model: GPT, config: Config) -> None:
+    """Raise UserError for what cannot possibly fit: MLX would crash, or be killed, without a word."""
+    shape, tokens = model.config, config.train.device_batch_size * config.model.sequence_len
+    parameters = 12 * model.parameter_counts()["total"]  # float32 weights, gradients and momentum
+    activations = 8 * shape.n_layer * shape.n_embd * tokens * compute_dtype(config).size  # kept for the backward pass
+    total = device.memory_limits().total
+    if parameters + activations > total:
+        raise UserError(
+            f"training needs {(parameters + activations) / 2**30:,.0f} GiB at least ({parameters / 2**30:,.0f} for the "
+            f"model, {activations / 2**30:,.0f} for a micro-batch) of {total / 2**30:,.0f}: lower "
+            "train.device_batch_size or the model's size"
+        )
+
+
 def _check_resumable(stored: Config, config: Config) -> None:
     """Only the length of a run, and how often it is saved, may differ from what it was started with."""
     free = {"time_budget", "max_steps", "checkpoint_every"}
@@ -379,8 +413,8 @@ def _check_resumable(stored: Config, config: Config) -> None:
         values["train"] = {k: v for k, v in values["train"].items() if k not in free}
         return values
 
-    if fixed(stored) != fixed(config):
-        changed = [s for s in fixed(stored) if fixed(stored)[s] != fixed(config)[s]]
+    old, new = fixed(stored), fixed(config)
+    if changed := [f"{s}.{key}" for s in old for key in old[s] if old[s][key] != new[s].get(key)]:
         raise UserError(
             f"a resumed run keeps its configuration: only train.{', train.'.join(sorted(free))} may change, "
             f"but {', '.join(changed)} differs"
@@ -389,7 +423,7 @@ def _check_resumable(stored: Config, config: Config) -> None:
 
 @contextmanager
 def _stop_requested() -> Iterator[Callable[[], bool]]:
-    """Turns the first SIGINT or SIGTERM into a flag that the loop reads between steps; a second one acts at once."""
+    """Turns the first request to stop into a flag that the loop reads between steps; a second one acts at once."""
     requested = False
     if threading.current_thread() is not threading.main_thread():  # only the main thread may install handlers
         yield lambda: False
@@ -401,9 +435,14 @@ def _stop_requested() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt("stopped at once; the last checkpoint is kept")
         requested = True
 
-    previous = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
+    # What was ignored stays so: nohup does that to SIGHUP, a shell to the SIGINT of a job in the background.
+    previous = {s: signal.signal(s, handler) for s in _STOPS if signal.getsignal(s) is not signal.SIG_IGN}
     try:
         yield lambda: requested
+    except RuntimeError as error:
+        if requested:  # the terminal's Ctrl-C also ends the g++ that MLX compiles with, and MLX then fails
+            raise KeyboardInterrupt("stopped while compiling; what was saved before is kept") from error
+        raise
     finally:
         for number, old in previous.items():
             signal.signal(number, old)

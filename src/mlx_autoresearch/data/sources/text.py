@@ -45,7 +45,10 @@ class Text(Source, frozen=True):
 def _expand(entry: str) -> Iterator[tuple[str, Path]]:
     """(name below what the entry points at, file), so that moving a corpus does not change its split."""
     supported = " ".join(SUFFIXES)
-    path = Path(entry).expanduser()
+    try:
+        path = Path(entry).expanduser()
+    except RuntimeError:
+        raise UserError(f"{entry}: no such user, or one without a home directory") from None
     if path.is_file():
         if path.suffix.lower() not in SUFFIXES:
             raise UserError(f"{entry}: cannot read {path.suffix or 'files without suffix'}; supported are {supported}")
