@@ -8,10 +8,10 @@ SETUP := pyproject.toml Makefile scripts/setup.sh
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup prepare train evaluate doctor test lint types check clean
+.PHONY: help setup prepare train evaluate doctor verify-kernels verify-metal test lint types check clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
 
 setup: .venv/dev ## Make .venv with the package and the developer's tools
 
@@ -26,6 +26,12 @@ evaluate: .venv/ready ## Measure a trained run's bits per byte, ARGS=<run folder
 
 doctor: .venv/ready ## Say what this machine has and lacks
 	$(BIN)/mlx-autoresearch doctor
+
+verify-kernels: .venv/ready ## Check the Metal kernels in the simulator, on any machine
+	$(BIN)/mlx-autoresearch kernels verify $(ARGS)
+
+verify-metal: .venv/ready ## Run the same cases on this Mac's GPU
+	$(BIN)/mlx-autoresearch kernels verify --metal $(ARGS)
 
 test: .venv/dev ## Run the tests, ARGS="-k name" for some of them
 	$(BIN)/python -m pytest $(ARGS)

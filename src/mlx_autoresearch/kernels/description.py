@@ -1,0 +1,223 @@
+"""A kernel and its YAML: how to call it at given sizes, and at which sizes to verify it."""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.simulator import Kernel
+from mlx_autoresearch.simulator.arrays import dtype_name
+
+from .expressions import evaluate
+
+Expression = int | float | str
+Sizes = dict[str, Any]
+
+_BODY = re.compile(r"^// kernel body\b.*$", re.M)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class InputDescription(_Strict):
+    """An input: either a shape filled with random values, or the values themselves."""
+
+    dtype: str
+    shape: list[Expression] | None = None
+    value: list[Expression] | None = None
+    values: Literal["normal", "uniform", "symmetric"] = "normal"
+    scale: Expression = 1
+    low: int = 0  # of integers
+    high: Expression = 100
+    min_elements: int = 0  # 8: the caller guarantees that MLX passes it as `device`
+
+
+class OutputDescription(_Strict):
+    dtype: str
+    shape: list[Expression]
+
+
+class Description(_Strict):
+    """The YAML beside a kernel. Every expression is arithmetic on the sizes of a case."""
+
+    inputs: dict[str, InputDescription]
+    outputs: dict[str, OutputDescription]
+    grid: list[Expression]
+    threadgroup: list[Expression]
+    cases: list[Sizes]
+    template: dict[str, Expression | bool] = {}
+    defaults: Sizes = {}
+    derived: dict[str, Expression] = {}
+    random: dict[str, Any] = {}
+    tolerance: dict[str, float] = {}
+    init_value: float | None = None
+    atomic_outputs: bool = False
+    definition: str | None = None
+
+
+@dataclass(frozen=True)
+class Call:
+    """The arguments of one call of `mx.fast.metal_kernel`: dtypes by name, inputs as (dtype, float32 or integers)."""
+
+    inputs: dict[str, tuple[str, np.ndarray]]
+    output_shapes: list[tuple[int, ...]]
+    output_dtypes: list[str]
+    template: list[tuple[str, Any]]
+    grid: tuple[int, ...]
+    threadgroup: tuple[int, ...]
+    init_value: float | None
+
+
+# Error allowed against the float64 definition, relative to 1 + |value|, unless the YAML says otherwise.
+_TOLERANCE = {"float32": 1e-5, "float16": 1e-3, "bfloat16": 8e-3}
+
+
+@dataclass(frozen=True)
+class KernelFile:
+    """A .metal file with its description and, where there is one, its definition in float64."""
+
+    kernel: Kernel
+    description: Description
+    definition: Callable[..., dict[str, np.ndarray]] | None
+
+    @property
+    def name(self) -> str:
+        return self.kernel.name
+
+    def resolve(self, sizes: Mapping[str, Any]) -> Sizes:
+        """The sizes of a case with defaults below and derived sizes above. Raises UserError for an unknown size."""
+        known = {*self.description.defaults, *self.description.random, *self.description.derived}
+        known |= {name for case in self.description.cases for name in case}
+        if unknown := sizes.keys() - known:
+            raise UserError(f"{self.name}: unknown size {min(unknown)!r}; known are {', '.join(sorted(known))}")
+        resolved = {**self.description.defaults, **sizes}
+        for name, expression in self.description.derived.items():
+            if name not in sizes:
+                resolved[name] = evaluate(expression, resolved)
+        return resolved
+
+    def random_sizes(self, source: random.Random) -> Sizes:
+        """Sizes drawn from the description's `random`: `1..80` is a range, a list is a choice."""
+        drawn = {}
+        for name, choices in self.description.random.items():
+            span = re.fullmatch(r"(-?\d+)\.\.(-?\d+)", choices) if isinstance(choices, str) else None
+            drawn[name] = source.randint(int(span[1]), int(span[2])) if span else source.choice(choices)
+        return drawn
+
+    def call(self, sizes: Sizes, seed: int = 0) -> Call:
+        """The arguments at resolved sizes, with random inputs."""
+        source = np.random.default_rng(seed)
+        description = self.description
+
+        def many(expressions: list[Expression]) -> tuple[int, ...]:
+            return tuple(int(evaluate(expression, sizes)) for expression in expressions)
+
+        inputs = {}
+        for name, given in description.inputs.items():
+            dtype = dtype_name(evaluate(given.dtype, sizes))
+            array = _fill(given, sizes, dtype, source)
+            if array.size < given.min_elements:
+                raise UserError(
+                    f"{self.name}: {name} must have at least {given.min_elements} elements, has {array.size}"
+                )
+            inputs[name] = dtype, array
+        return Call(
+            inputs,
+            [many(given.shape) for given in description.outputs.values()],
+            [dtype_name(evaluate(given.dtype, sizes)) for given in description.outputs.values()],
+            [(name, evaluate(value, sizes)) for name, value in description.template.items()],
+            many(description.grid),
+            many(description.threadgroup),
+            description.init_value,
+        )
+
+    def tolerance(self, dtype: str) -> float:
+        return self.description.tolerance.get(dtype, _TOLERANCE.get(dtype, 0.0))
+
+
+def _fill(given: InputDescription, sizes: Sizes, dtype: str, source: np.random.Generator) -> np.ndarray:
+    if given.value is not None:
+        values = [evaluate(expression, sizes) for expression in given.value]
+        return np.array(values, np.float32 if "float" in dtype else dtype)
+    shape = tuple(int(evaluate(expression, sizes)) for expression in given.shape or [])
+    if dtype == "bool":
+        return source.integers(0, 2, shape).astype(np.bool_)
+    if "float" not in dtype:
+        return source.integers(given.low, int(evaluate(given.high, sizes)), shape).astype(dtype)
+    values = source.random(shape) if given.values == "uniform" else source.standard_normal(shape)
+    if given.values == "symmetric":
+        values = (values + values.swapaxes(-1, -2)) / 2
+    return (values * evaluate(given.scale, sizes)).astype(np.float32)
+
+
+def split_source(text: str) -> tuple[str, str, int]:
+    """Header, body and the line on which the body begins: after the line `// kernel body`, if there is one."""
+    match = _BODY.search(text)
+    if not match:
+        return "", text, 1
+    return text[: match.start()], text[match.end() + 1 :], text.count("\n", 0, match.end()) + 2
+
+
+def _load_definition(path: Path, name: str) -> Callable[..., dict[str, np.ndarray]]:
+    spec = importlib.util.spec_from_file_location(f"kernel_definition_{path.stem}", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not callable(getattr(module, name, None)):
+        raise UserError(f"{path}: expected a function {name!r}")
+    return getattr(module, name)
+
+
+def load_kernel(path: Path) -> KernelFile:
+    """Reads a .metal file, the .yaml beside it, and the definition that the YAML or a .py beside it gives.
+
+    Raises UserError if a file is missing or malformed.
+    """
+    metal, description_path = path.with_suffix(".metal"), path.with_suffix(".yaml")
+    for needed in (metal, description_path):
+        if not needed.is_file():
+            raise UserError(f"kernels: {needed} does not exist (a kernel is a .metal file with a .yaml beside it)")
+    try:
+        content = yaml.safe_load(description_path.read_text(encoding="utf-8"))
+        description = Description.model_validate(content)
+    except yaml.YAMLError as error:
+        raise UserError(f"{description_path}: {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{description_path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    for name, given in description.inputs.items():
+        if (given.shape is None) == (given.value is None):
+            raise UserError(f"{description_path}: inputs.{name}: give either shape or value")
+    for what, sizes in (("grid", description.grid), ("threadgroup", description.threadgroup)):
+        if len(sizes) != 3:
+            raise UserError(f"{description_path}: {what}: three sizes are needed, got {len(sizes)}")
+    header, body, line = split_source(metal.read_text(encoding="utf-8"))
+    kernel = Kernel(
+        metal.stem,
+        list(description.inputs),
+        list(description.outputs),
+        body,
+        header,
+        atomic_outputs=description.atomic_outputs,
+        file=metal.name,
+        source_line=line,
+    )
+    file, _, function = (description.definition or f"{metal.stem}.py:definition").partition(":")
+    definition_path = metal.parent / file
+    definition = None
+    if definition_path.is_file():
+        definition = _load_definition(definition_path, function or "definition")
+    elif description.definition:
+        raise UserError(f"{description_path}: definition: {definition_path} does not exist")
+    return KernelFile(kernel, description, definition)

@@ -1,0 +1,247 @@
+"""Verifies a kernel: static pass, checked simulation on awkward shapes in several orders, comparison with float64."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.simulator import Finding, lint, run
+from mlx_autoresearch.simulator.arrays import round_to_bfloat16, widen_bfloat16
+from mlx_autoresearch.simulator.signature import SMALL, Input
+
+from .description import Call, KernelFile, Sizes
+
+SEEDS = (0, 1, 2)  # ascending, descending, random
+EXHAUSTIVE_CASES = 80
+
+
+@dataclass
+class CaseReport:
+    sizes: Sizes
+    seed: int
+    findings: list[Finding]
+    error: float = 0.0  # the largest, in units of the tolerance
+    seconds: float = 0.0
+
+
+@dataclass
+class KernelReport:
+    """What verifying a kernel gave: right if `findings` is empty."""
+
+    name: str
+    lint: list[Finding]
+    cases: list[CaseReport] = field(default_factory=list)
+    unchecked: list[str] = field(default_factory=list)
+
+    @property
+    def findings(self) -> list[Finding]:
+        return [*self.lint, *(finding for case in self.cases for finding in case.findings)]
+
+    @property
+    def error(self) -> float:
+        return max((case.error for case in self.cases), default=0.0)
+
+
+def _as_given(dtype: str, array: np.ndarray) -> tuple[Any, np.ndarray]:
+    """The input as an mx array of its dtype, and the same values in float64 (or as integers)."""
+    import mlx.core as mx
+
+    if dtype == "bfloat16":
+        bits = round_to_bfloat16(array)
+        return mx.array(bits).view(mx.bfloat16), widen_bfloat16(bits).astype(np.float64)
+    typed = array.astype(dtype)
+    return mx.array(typed), typed.astype(np.float64) if "float" in dtype else typed
+
+
+def _as_float64(output: Any) -> np.ndarray:
+    import mlx.core as mx
+
+    return np.array(output.astype(mx.float32) if output.dtype == mx.bfloat16 else output).astype(np.float64)
+
+
+def compare(
+    file: KernelFile, call: Call, outputs: Sequence[Any], exact: Sequence[np.ndarray]
+) -> tuple[list[Finding], float]:
+    """Outputs against their definition: findings, and the largest error in units of the tolerance.
+
+    The error is relative to 1 + |value|; infinities must be equal, and NaN is always wrong.
+    """
+    reference = file.definition(**dict(zip(call.inputs, exact, strict=True))) if file.definition else {}
+    findings, worst = [], 0.0
+    for name, dtype, shape, output in zip(
+        file.kernel.output_names, call.output_dtypes, call.output_shapes, outputs, strict=True
+    ):
+        if name not in reference:
+            continue
+        expected, got = np.asarray(reference[name], np.float64), _as_float64(output)
+        if expected.shape != shape:
+            raise UserError(f"{file.name}: the definition gives {name} the shape {expected.shape}, the YAML {shape}")
+        with np.errstate(invalid="ignore"):
+            error = np.where(got == expected, 0.0, np.abs(got - expected) / (1 + np.abs(expected)))
+        error = np.nan_to_num(error, nan=np.inf)
+        largest = float(error.max(initial=0.0))
+        tolerance = file.tolerance(dtype)
+        worst = max(worst, largest / tolerance if tolerance else largest and np.inf)
+        if largest > tolerance:
+            place = np.unravel_index(int(error.argmax()), error.shape)
+            index = ", ".join(str(int(i)) for i in place)
+            message = (
+                f"{name}[{index}] is {got[place]:.6g}, defined as {expected[place]:.6g}; "
+                f"{int((error > tolerance).sum())} of {error.size} elements exceed the tolerance {tolerance:g}"
+            )
+            findings.append(Finding("wrong-result", message, file.kernel.source_file))
+    return findings, worst
+
+
+def run_case(
+    file: KernelFile,
+    sizes: Sizes,
+    seed: int,
+    checked: bool = True,
+    seconds: float = 60.0,
+    compiler: str | None = None,
+) -> CaseReport:
+    """One launch in the simulator. `sizes` need not be resolved; `seed` orders the threads and draws the inputs."""
+    started = time.perf_counter()
+    resolved = file.resolve(sizes)
+    call = file.call(resolved, seed)
+    given = [_as_given(dtype, array) for dtype, array in call.inputs.values()]
+    simulation = run(
+        file.kernel,
+        [array for array, _ in given],
+        output_shapes=call.output_shapes,
+        output_dtypes=call.output_dtypes,
+        template=call.template,
+        grid=call.grid,
+        threadgroup=call.threadgroup,
+        init_value=call.init_value,
+        checked=checked,
+        seed=seed,
+        static_pass=False,  # lint_kernel does it once, for all sizes
+        seconds=seconds,
+        compiler=compiler,
+    )
+    findings, error = simulation.findings, 0.0
+    if not findings:
+        findings, error = compare(file, call, simulation.outputs, [exact for _, exact in given])
+    return CaseReport(sizes, seed, findings, error, time.perf_counter() - started)
+
+
+def lint_kernel(file: KernelFile, compiler: str | None = None) -> tuple[list[Finding], list[str]]:
+    """The static pass for every distinct template and every input that may have fewer than 8 elements."""
+    findings: dict[Finding, None] = {}
+    unchecked: dict[str, None] = {}
+    seen = set()
+    for sizes in file.description.cases:
+        call = file.call(file.resolve(sizes))
+        inputs = [Input(dtype, array.ndim, array.size < SMALL) for dtype, array in call.inputs.values()]
+        described = file.description.inputs.values()
+        small = [given.value is None and given.min_elements < SMALL for given in described]
+        key = (tuple(i.dtype for i in inputs), tuple(call.template))
+        if key in seen:
+            continue
+        seen.add(key)
+        result = lint(file.kernel, inputs, call.output_dtypes, call.template, small, compiler)
+        findings.update(dict.fromkeys(result.findings))
+        unchecked.update(dict.fromkeys(result.unchecked))
+    return list(findings), list(unchecked)
+
+
+def cases(
+    file: KernelFile, shapes: Sequence[Sizes], seeds: Sequence[int], exhaustive: bool
+) -> Iterator[tuple[Sizes, int]]:
+    """The sizes and seeds to run: those asked for, otherwise the YAML's; `exhaustive` adds random ones."""
+    for sizes in shapes or file.description.cases:
+        for seed in seeds:
+            yield sizes, seed
+    if exhaustive and file.description.random:
+        source = random.Random(0)
+        for number in range(EXHAUSTIVE_CASES):
+            yield file.random_sizes(source), 2 + number
+
+
+def verify(
+    file: KernelFile,
+    shapes: Sequence[Sizes] = (),
+    seeds: Sequence[int] = SEEDS,
+    exhaustive: bool = False,
+    compiler: str | None = None,
+) -> KernelReport:
+    """Verifies a kernel in the simulator.
+
+    Args:
+        shapes: sizes to use instead of the description's cases.
+        seeds: orders of execution; each also draws other inputs.
+        exhaustive: add 80 random sizes from the description's `random`, each in a random order.
+        compiler: path of the compiler; default: the best one found.
+    """
+    findings, unchecked = lint_kernel(file, compiler)
+    report = KernelReport(file.name, findings, unchecked=unchecked)
+    if file.definition is None:
+        report.unchecked.append("no definition was given: results were not compared")
+    # Launches take turns; what runs side by side is the compiler.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        jobs = cases(file, shapes, seeds, exhaustive)
+        report.cases = list(pool.map(lambda job: run_case(file, *job, compiler=compiler), jobs))
+    return report
+
+
+def _mx_dtype(name: str) -> Any:
+    import mlx.core as mx
+
+    return mx.bool_ if name == "bool" else getattr(mx, name)
+
+
+def why_no_metal() -> str | None:
+    """Why kernels cannot run on Metal here, in one line; None if they can."""
+    import mlx.core as mx
+
+    if mx.metal.is_available():
+        return None
+    return "this machine has no Metal device: `make verify-metal` needs a Mac with Apple silicon"
+
+
+def verify_on_metal(file: KernelFile, shapes: Iterable[Sizes] = ()) -> KernelReport:
+    """Runs the same cases through `mx.fast.metal_kernel` and compares with the same definition.
+
+    Raises UserError where there is no Metal device.
+    """
+    import mlx.core as mx
+
+    if reason := why_no_metal():
+        raise UserError(reason)
+    kernel = file.kernel
+    compiled: Any = mx.fast.metal_kernel(
+        name=kernel.name,
+        input_names=list(kernel.input_names),
+        output_names=list(kernel.output_names),
+        source=kernel.source,
+        header=kernel.header,
+        atomic_outputs=kernel.atomic_outputs,
+    )
+    report = KernelReport(file.name, [])
+    for sizes in shapes or file.description.cases:
+        started = time.perf_counter()
+        call = file.call(file.resolve(sizes))
+        given = [_as_given(dtype, array) for dtype, array in call.inputs.values()]
+        outputs = compiled(
+            inputs=[array for array, _ in given],
+            template=[(name, _mx_dtype(v) if isinstance(v, str) else v) for name, v in call.template],
+            grid=call.grid,
+            threadgroup=call.threadgroup,
+            output_shapes=call.output_shapes,
+            output_dtypes=[_mx_dtype(dtype) for dtype in call.output_dtypes],
+            init_value=call.init_value,
+        )
+        mx.eval(outputs)
+        findings, error = compare(file, call, outputs, [exact for _, exact in given])
+        report.cases.append(CaseReport(sizes, 0, findings, error, time.perf_counter() - started))
+    return report

@@ -1,0 +1,202 @@
+"""Compiles kernels and the runtime into shared libraries, once: results are cached by the hash of all that goes in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.paths import cache_dir
+
+from .compilers import Compiler
+
+_ROOM = Path(__file__).parent
+SHIM = _ROOM / "shim"
+RUNTIME = _ROOM / "runtime"
+
+_COMMON = [
+    "-std=gnu++17", "-O2", "-g1", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing", "-fno-math-errno",
+    "-fno-finite-loops",  # C++ may drop a loop that does nothing; a GPU hangs in it
+    "-Wall", "-Wdouble-promotion", "-Wno-unknown-pragmas", "-Wno-unused-variable", "-Wno-unused-function",
+    "-Wno-unused-but-set-variable", "-Wno-attributes",
+]  # fmt: skip
+_CLANG = ["-cl-single-precision-constant", "-Wno-unused-const-variable", "-Wno-pass-failed"]
+_GCC = ["-fsingle-precision-constant", "-Wno-maybe-uninitialized"]
+# Every access calls a hook, at its own width; garbage in private variables is NaN.
+_CHECKED = ["-fsanitize=thread", "-ftrivial-auto-var-init=pattern"]
+_VIOLATIONS = "shift,signed-integer-overflow,integer-divide-by-zero,alignment,null,object-size"
+_CHECKED_CLANG = [
+    f"-fsanitize=array-bounds,{_VIOLATIONS}", "-fsanitize-recover=all", "-fstrict-flex-arrays=3",
+    "-fno-vectorize", "-fno-slp-vectorize", "-mllvm", "-tsan-instrument-read-before-write=1",
+]  # fmt: skip
+_CHECKED_GCC = [f"-fsanitize=bounds-strict,{_VIOLATIONS}", "-fno-tree-vectorize", "-fno-tree-slp-vectorize"]
+_RUNTIME_FLAGS = ["-std=c++17", "-O3", "-g", "-fPIC", "-Wall", "-Wextra", "-Wshadow"]
+
+
+@dataclass(frozen=True)
+class Diagnostic:
+    """What a compiler says about a line of the kernel; `notes` are the lines that explain it."""
+
+    file: str
+    line: int
+    severity: str  # "error" or "warning"
+    message: str
+    option: str  # "-Wuninitialized", or nothing
+    notes: str = ""
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept: in the user's cache folder."""
+    return cache_dir() / "simulator"
+
+
+@lru_cache
+def _hash_folder(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+@lru_cache
+def _processor() -> str:
+    """What -march=native depends on."""
+    try:
+        flags = re.search(r"^(?:flags|Features)\s*:.*$", Path("/proc/cpuinfo").read_text(), re.M)
+    except OSError:
+        flags = None
+    return platform.machine() + platform.processor() + (flags.group() if flags else "")
+
+
+def kernel_flags(compiler: Compiler, checked: bool) -> list[str]:
+    flags = _COMMON + (_CLANG if compiler.is_clang else _GCC)
+    if compiler.is_clang and platform.machine() in ("x86_64", "AMD64"):
+        flags += ["-Xclang", "-ffloat16-excess-precision=none"]  # half rounds after every operation
+    if checked:
+        # A frame larger than the guard touches each page of it.
+        clash = ["-fstack-clash-protection"] if sys.platform == "linux" else []
+        return flags + _CHECKED + (_CHECKED_CLANG if compiler.is_clang else _CHECKED_GCC) + clash
+    native = {"x86_64": ["-march=native"], "aarch64": ["-mcpu=native"]}
+    return flags + native.get(platform.machine(), [])
+
+
+def parse_diagnostics(text: str) -> list[Diagnostic]:
+    found: list[Diagnostic] = []
+    for line in text.split("\n"):
+        match = re.match(r"(.*?):(\d+):\d+: (fatal error|error|warning|note): (.*?)(?: \[(-W[^\]]*)\])?$", line)
+        if match and match[3] != "note":
+            found.append(Diagnostic(match[1], int(match[2]), match[3].split()[-1], match[4], match[5] or ""))
+        elif match and found:
+            last = found[-1]
+            found[-1] = Diagnostic(**{**asdict(last), "notes": f"{last.notes}\n{match[4]}"})
+    return found
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "LC_ALL": "C"}  # diagnostics in English
+
+
+def _key(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
+
+
+# Threads that want the same library wait for the first of them to build it.
+_building: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
+
+
+def _compile(command: list[str], source: str, target: Path, link: list[str]) -> str:
+    """Compiles and links `source` into `target`, which appears complete or not at all. Returns the compiler's output;
+    `target` is missing afterwards if it failed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        cpp, obj, library = (os.path.join(folder, name) for name in ("kernel.cpp", "kernel.o", target.name))
+        Path(cpp).write_text(source, encoding="utf-8")
+        done = subprocess.run(
+            [*command, "-c", cpp, "-o", obj], capture_output=True, text=True, check=False, env=_environment()
+        )
+        if done.returncode == 0:
+            # Without the sanitizers' flags: their libraries must not be linked, the runtime stands in for them.
+            undefined = ["-undefined", "dynamic_lookup"] if sys.platform == "darwin" else []
+            linked = subprocess.run(
+                [command[0], "-shared", obj, "-o", library, *undefined, *link],
+                capture_output=True, text=True, check=False, env=_environment(),
+            )  # fmt: skip
+            if linked.returncode:
+                raise UserError(f"simulator: linking failed: {linked.stderr.strip().splitlines()[-1]}")
+            if sys.platform == "darwin":  # there the lines stay in kernel.o, unless they are collected
+                subprocess.run(["dsymutil", library], capture_output=True, check=False)
+                if os.path.exists(f"{library}.dSYM"):
+                    os.replace(f"{library}.dSYM", f"{target}.dSYM")
+            os.replace(library, target)
+        return done.stderr
+
+
+def build_kernel(source: str, name: str, compiler: Compiler, checked: bool) -> tuple[Path | None, list[Diagnostic]]:
+    """The compiled kernel (None if the compiler rejects it) and what the compiler said."""
+    flags = kernel_flags(compiler, checked)
+    parts = [source, compiler.path, compiler.banner, *flags, _hash_folder(SHIM), (RUNTIME / "abi.h").read_text()]
+    key = _key(*parts, "" if checked else _processor())
+    target = cache_folder() / f"{name}-{key}.so"
+    with _building[target]:
+        return _build_once(target, [compiler.path, *flags, f"-I{SHIM}"], source, compiler)
+
+
+def _build_once(
+    target: Path, command: list[str], source: str, compiler: Compiler
+) -> tuple[Path | None, list[Diagnostic]]:
+    said = target.with_suffix(".json")
+    if target.exists() and said.exists():
+        return target, [Diagnostic(**entry) for entry in json.loads(said.read_text())]
+    output = _compile(command, source, target, ["-lm"])
+    diagnostics = parse_diagnostics(output)
+    if not target.exists():
+        if not any(entry.severity == "error" for entry in diagnostics):  # about the command, not the kernel
+            raise UserError(f"simulator: {compiler} failed: {' '.join(output.split())[:300]}")
+        return None, diagnostics
+    temporary = said.with_suffix(f".{os.getpid()}")
+    temporary.write_text(json.dumps([asdict(entry) for entry in diagnostics]))
+    os.replace(temporary, said)
+    return target, diagnostics
+
+
+def build_runtime(compiler: Compiler, portable_fibers: bool = False) -> Path:
+    """The runtime as a shared library. `portable_fibers` switches by ucontext where there is faster code."""
+    flags = [*_RUNTIME_FLAGS, *(["-DSIM_USE_UCONTEXT"] if portable_fibers else [])]
+    key = _key(_hash_folder(RUNTIME), compiler.path, compiler.banner, *flags)
+    target = cache_folder() / f"runtime-{key}.so"
+    if not target.exists():
+        command = [compiler.path, *flags, f"-I{RUNTIME}"]
+        output = _compile(command, '#include "runtime.cpp"\n', target, ["-pthread", "-ldl"])
+        if not target.exists():
+            raise UserError(
+                f"simulator: the runtime does not compile with {compiler}: {output.strip().splitlines()[0]}"
+            )
+    return target
+
+
+def check_syntax(source: str, name: str, compiler: Compiler) -> list[Diagnostic]:
+    """What clang says about a source for the static pass (lint.py), cached like a compiled kernel."""
+    flags = ["-std=gnu++17", "-fsyntax-only", "-ferror-limit=0", "-ftemplate-backtrace-limit=0", "-w"]
+    key = _key(source, compiler.path, compiler.banner, *flags, _hash_folder(SHIM))
+    said = cache_folder() / f"{name}-lint-{key}.json"
+    if said.exists():
+        return [Diagnostic(**entry) for entry in json.loads(said.read_text())]
+    command = [compiler.path, *flags, f"-I{SHIM}", "-x", "c++", "-"]
+    done = subprocess.run(command, input=source, capture_output=True, text=True, check=False, env=_environment())
+    diagnostics = parse_diagnostics(done.stderr)
+    said.parent.mkdir(parents=True, exist_ok=True)
+    temporary = said.with_suffix(f".{os.getpid()}")
+    temporary.write_text(json.dumps([asdict(entry) for entry in diagnostics]))
+    os.replace(temporary, said)
+    return diagnostics

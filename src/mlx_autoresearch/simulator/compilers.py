@@ -1,0 +1,75 @@
+"""Which compiler builds the kernels, and what it cannot check."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from functools import lru_cache
+
+from mlx_autoresearch.errors import UserError
+
+_OLDEST = {"clang": 17, "apple": 16, "gcc": 12}
+_CANDIDATES = [
+    "clang++",
+    *(f"clang++-{version}" for version in range(25, 16, -1)),
+    "g++",
+    *(f"g++-{version}" for version in range(16, 11, -1)),
+]
+
+
+@dataclass(frozen=True)
+class Compiler:
+    path: str
+    family: str  # "clang", "apple" (also clang) or "gcc"
+    version: int
+    banner: str  # the first line of --version: part of every cache key
+
+    @property
+    def is_clang(self) -> bool:
+        return self.family != "gcc"
+
+    @property
+    def unchecked(self) -> tuple[str, ...]:
+        """What this compiler cannot find, in words; empty with clang."""
+        if self.is_clang:
+            return ()
+        return (
+            "address spaces (pointers into the wrong one, inputs of fewer than 8 elements in constant memory)",
+            "several barriers or simdgroup operations on one line (such a line is refused)",
+        )
+
+    def __str__(self) -> str:
+        return f"{self.path} {self.version}"
+
+
+@lru_cache
+def _identify(path: str) -> Compiler | None:
+    try:
+        banner = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout.split("\n")[0]
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    number = re.search(r"(\d+)\.\d+", banner)
+    if not number:
+        return None
+    family = "apple" if "Apple" in banner else "clang" if "clang" in banner else "gcc"
+    return Compiler(path, family, int(number.group(1)), banner)
+
+
+def find_compiler(path: str | None = None) -> Compiler:
+    """The compiler at `path`, or the best one there is: clang++ 17 or newer, otherwise g++ 12 or newer.
+
+    Raises UserError if there is none, saying what to install.
+    """
+    names = [path] if path else _CANDIDATES
+    found = [_identify(name) for name in names if shutil.which(name)]
+    usable = [compiler for compiler in found if compiler and compiler.version >= _OLDEST[compiler.family]]
+    for compiler in sorted(usable, key=lambda compiler: not compiler.is_clang):
+        return compiler
+    if path:
+        raise UserError(f"simulator: {path} is not a compiler it can use: clang++ 17 or g++ 12, or newer")
+    raise UserError(
+        "simulator: no C++ compiler found; install clang 17 or newer (Debian, Ubuntu: apt-get install clang-19; "
+        "macOS: xcode-select --install) or g++ 12 or newer"
+    )

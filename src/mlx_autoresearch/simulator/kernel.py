@@ -1,0 +1,66 @@
+"""A kernel as `mx.fast.metal_kernel` takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mlx_autoresearch.errors import UserError
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What `mx.fast.metal_kernel` is constructed with, and where findings should say that it stands.
+
+    `source` is the body of the kernel, `header` what precedes it. Findings name `file` where there is one, and count
+    lines from `source_line` and `header_line`; otherwise they name `<name>.metal` and `<name>.header`.
+    """
+
+    name: str
+    input_names: Sequence[str]
+    output_names: Sequence[str]
+    source: str
+    header: str = ""
+    ensure_row_contiguous: bool = True
+    atomic_outputs: bool = False
+    file: str | None = None
+    source_line: int = 1
+    header_line: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier():
+            raise UserError(f"simulator: the kernel's name must be an identifier, got {self.name!r}")
+        object.__setattr__(self, "input_names", tuple(self.input_names))
+        object.__setattr__(self, "output_names", tuple(self.output_names))
+
+    @property
+    def source_file(self) -> str:
+        return self.file or f"{self.name}.metal"
+
+    @property
+    def header_file(self) -> str:
+        return self.file or f"{self.name}.header"
+
+    def __call__(self, **call: Any) -> list[Any]:
+        """Calls `simulate` with the keyword arguments of a `mx.fast.metal_kernel` object's call."""
+        from .launch import simulate
+
+        return simulate(self, **call)
+
+
+def metal_kernel(
+    name: str,
+    input_names: Sequence[str],
+    output_names: Sequence[str],
+    source: str,
+    header: str = "",
+    ensure_row_contiguous: bool = True,
+    atomic_outputs: bool = False,
+    compile_options: Any = None,
+) -> Kernel:
+    """`mx.fast.metal_kernel` for machines without Metal: the same arguments, and an object that is called the same way.
+
+    `compile_options` (the math mode) makes no difference here: the simulator computes in IEEE float32.
+    """
+    return Kernel(name, input_names, output_names, source, header, ensure_row_contiguous, atomic_outputs)

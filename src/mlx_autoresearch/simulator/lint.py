@@ -1,0 +1,107 @@
+"""The static pass: address spaces, which a CPU does not have and clang does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .build import Diagnostic, check_syntax
+from .compilers import Compiler, find_compiler
+from .findings import Finding, merge
+from .kernel import Kernel
+from .signature import Input, Template, make_signature
+from .translation import blank_comments, check_dialect, line_of, lint_source
+
+_SCALARS = "bool|u?char|u?short|u?int|u?long|float|half|bfloat|u?int(?:8|16|32|64)_t|size_t|float16_t|bfloat16_t|void"
+_SPACE = re.compile(r"address space|\b(?:device|constant|threadgroup)\b")
+
+
+@dataclass(frozen=True)
+class LintResult:
+    """Findings, and what the pass could not judge: a missing compiler, or a construct that it does not understand."""
+
+    findings: list[Finding]
+    unchecked: list[str]
+
+
+def _unqualified_pointers(text: str, file: str, first_line: int, names: set[str]) -> list[Finding]:
+    """`float* p` and `T& x` without device, constant, threadgroup or thread: Metal rejects them, C++ does not."""
+    text = blank_comments(text)
+    # A name that is a type in one function may be a number in another, where `(T * n)` is a product.
+    values = re.findall(r"\b(?:u?int|u?long|u?short|size_t|u?int\d+_t|float|bool|auto)\s+(\w+)", text)
+    templates = (names | set(re.findall(r"\btypename\s+(\w+)", text))) - set(values)
+    types = "|".join([_SCALARS + r"|(?:u?char|u?short|u?int|u?long|float|half|bfloat|bool)[234]", *sorted(templates)])
+    # A type's name before `*` or `&` can only be a declaration, or a cast.
+    pattern = re.compile(
+        rf"(?:^|[;{{}}(,])\s*(?P<before>(?:(?:const|volatile|static|constexpr)\s+)*)(?P<type>{types})\s*(?:const\s*)?[*&]",
+        re.M,
+    )
+    findings = []
+    for match in pattern.finditer(text):
+        line = first_line - 1 + line_of(text, match.start("type"))
+        message = f"`{match['type']}{match.group()[-1]}` does not name its address space"
+        findings.append(Finding("address-space", message, file, line))
+    return findings
+
+
+def _is_about_spaces(diagnostic: Diagnostic) -> bool:
+    text = diagnostic.message + diagnostic.notes
+    # C++ cannot copy a struct out of an address space by itself; Metal can.
+    return bool(_SPACE.search(text)) and "implicit copy" not in text and "implicit move" not in text
+
+
+def _kind(diagnostic: Diagnostic) -> str:
+    text = diagnostic.message + diagnostic.notes
+    return "constant-address-space" if re.search(r"\bconstant\b|address space '2'", text) else "address-space"
+
+
+def _check(
+    kernel: Kernel, inputs: Sequence[Input], output_dtypes: Sequence[Any], template: Template, compiler: Compiler
+) -> tuple[list[Diagnostic], list[Diagnostic]]:
+    """Errors about address spaces, and errors that show what the pass does not understand."""
+    source = lint_source(kernel, make_signature(kernel, inputs, output_dtypes, template))
+    said = check_syntax(source, kernel.name, compiler)
+    errors = [entry for entry in said if entry.severity == "error"]
+    return [e for e in errors if _is_about_spaces(e)], [e for e in errors if not _is_about_spaces(e)]
+
+
+def lint(
+    kernel: Kernel,
+    inputs: Sequence[Input],
+    output_dtypes: Sequence[Any],
+    template: Template = (),
+    may_be_small: Sequence[bool] | None = None,
+    compiler: str | None = None,
+) -> LintResult:
+    """Checks a kernel's address spaces for inputs of both sizes: 8 elements and more (`device`) and fewer (`constant`).
+
+    `may_be_small[i]` says whether input i may have fewer than 8 elements in other calls; by default only this call
+    is considered. Without clang only what the text shows is found; `unchecked` says so.
+    """
+    chosen = find_compiler(compiler)
+    findings = check_dialect(kernel, knows_columns=chosen.is_clang)
+    names = {name for name, value in template if not isinstance(value, int)}
+    findings += _unqualified_pointers(kernel.header, kernel.header_file, kernel.header_line, names)
+    findings += _unqualified_pointers(kernel.source, kernel.source_file, kernel.source_line, names)
+    if not chosen.is_clang:
+        return LintResult(merge(findings), list(chosen.unchecked[:1]))
+
+    small = list(may_be_small) if may_be_small is not None else [False] * len(inputs)
+    # Those that may be small are large here, and small one by one below; the others stay as they are.
+    large = [replace(given, small=given.small and not may) for given, may in zip(inputs, small, strict=True)]
+    wrong, unread = _check(kernel, large, output_dtypes, template, chosen)
+    findings += [Finding(_kind(entry), entry.message, entry.file, entry.line) for entry in wrong]
+    known = {(entry.file, entry.line) for entry in wrong}
+    for i, given in enumerate(large):
+        if not small[i] or given.ndim == 0:  # a number is a reference to constant memory, whatever happens
+            continue
+        variant = [*large[:i], replace(given, small=True), *large[i + 1 :]]
+        trapped, _ = _check(kernel, variant, output_dtypes, template, chosen)
+        for entry in trapped:
+            if (entry.file, entry.line) not in known:
+                message = f"with fewer than 8 elements in {kernel.input_names[i]}: {entry.message}"
+                findings.append(Finding("constant-address-space", message, entry.file, entry.line))
+    unchecked = [f"{e.file}:{e.line} is not understood by the static pass ({e.message})" for e in unread]
+    return LintResult(merge(findings), unchecked)

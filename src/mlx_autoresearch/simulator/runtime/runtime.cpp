@@ -1,0 +1,10 @@
+// The whole runtime as one translation unit, so that the compiler can inline an access from hook to shadow memory.
+#include "fibers.cpp"
+#include "hooks.cpp"
+#include "memory.cpp"
+#include "rendezvous.cpp"
+#include "report.cpp"
+#include "scheduler.cpp"
+#include "shadow.cpp"
+#include "signals.cpp"
+#include "launch.cpp"

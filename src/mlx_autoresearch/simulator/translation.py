@@ -1,0 +1,112 @@
+"""From a kernel to a C++ file: the shim's headers, the kernel's own text with its line numbers, and an entry point."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from .findings import Finding
+from .kernel import Kernel
+from .signature import Signature
+
+# `threadgroup float a[8][9], b;` but not `threadgroup float* p` and not `device`, `const threadgroup T*`.
+_DECLARATION = re.compile(
+    r"(?<![\w:<,(])threadgroup\s+"
+    r"(?P<type>(?:const\s+)?[A-Za-z_][\w:]*(?:\s*<[^;{}()=]*?>)?)\s+"
+    r"(?P<names>[A-Za-z_]\w*(?:\s*\[[^\];]*\])*(?:\s*,\s*[A-Za-z_]\w*(?:\s*\[[^\];]*\])*)*)\s*;"
+)
+_DECLARATOR = re.compile(r"(?P<name>[A-Za-z_]\w*)(?P<extents>(?:\s*\[[^\]]*\])*)")
+_POINTER_OR_DECLARATION = re.compile(r"\bthreadgroup\b(?P<rest>[^;,(){}=]*)")
+_MEETING = re.compile(
+    r"\b(?:simd|quad|simdgroup|threadgroup)_(?!index|position|vote\b|float|half|bfloat|matrix)\w+\s*(?:<[^>;]*>)?\("
+)
+
+
+def blank_comments(text: str) -> str:
+    """The text with comments replaced by spaces: every line and column stays where it is."""
+    return re.sub(r"//[^\n]*|/\*.*?\*/", lambda m: re.sub(r"[^\n]", " ", m.group()), text, flags=re.S)
+
+
+def line_of(text: str, position: int) -> int:
+    return text.count("\n", 0, position) + 1
+
+
+def check_dialect(kernel: Kernel, knows_columns: bool) -> list[Finding]:
+    """What can be said from the text alone: constructs that would silently mean something else in C++."""
+    findings: list[Finding] = []
+    header, body = blank_comments(kernel.header), blank_comments(kernel.source)
+    header_lines = kernel.header_line - 1
+    body_lines = kernel.source_line - 1
+    for match in _DECLARATION.finditer(header):
+        line = header_lines + line_of(header, match.start())
+        message = "a threadgroup variable is declared outside the kernel's body"
+        findings.append(Finding("threadgroup-outside-kernel", message, kernel.header_file, line))
+    rest = _DECLARATION.sub(lambda m: re.sub(r"[^\n]", " ", m.group()), body)
+    for match in _POINTER_OR_DECLARATION.finditer(rest):
+        if not re.search(r"[*&]", match["rest"]) and not re.match(r"\s*_", match["rest"]):
+            line = body_lines + line_of(rest, match.start())
+            message = "this threadgroup declaration is not understood; write `threadgroup T name[N];`"
+            findings.append(Finding("unsupported", message, kernel.source_file, line))
+    if not knows_columns:
+        for text, file, before in ((header, kernel.header_file, header_lines), (body, kernel.source_file, body_lines)):
+            for number, line_text in enumerate(text.split("\n"), 1):
+                if len(_MEETING.findall(line_text)) > 1:
+                    message = "more than one barrier or simdgroup operation on a line"
+                    findings.append(Finding("ambiguous-place", message, file, before + number))
+    return findings
+
+
+def replace_declarations(body: str, replacement: Callable[[int, str, str], str]) -> str:
+    """Replaces each threadgroup declarator by replacement(number, type with extents, name), keeping line numbers."""
+    count = 0
+
+    def replace(match: re.Match[str]) -> str:
+        nonlocal count
+        declarations = []
+        for declarator in _DECLARATOR.finditer(match["names"]):
+            count += 1
+            extents = re.sub(r"\s", "", declarator["extents"])
+            declarations.append(replacement(count, match["type"] + extents, declarator["name"]))
+        return " ".join(declarations) + "\n" * match.group().count("\n")
+
+    return _DECLARATION.sub(replace, blank_comments(body))
+
+
+def _text(kernel: Kernel, signature: Signature, before: str, body: str, attributes: str) -> str:
+    template = f"template <{signature.template_parameters}>\n" if signature.template_parameters else ""
+    return (
+        f"{before}\n"
+        f'#line {kernel.header_line} "{kernel.header_file}"\n{blank_comments(kernel.header)}\n'
+        f'#line 1 "generated"\n{template}{attributes}void msl_kernel({", ".join(signature.parameters)}) {{\n'
+        f'#line {kernel.source_line} "{kernel.source_file}"\n{body}\n}}\n'
+        '#line 1 "generated"\n'
+    )
+
+
+def runnable_source(kernel: Kernel, signature: Signature) -> str:
+    """C++ whose `msl_entry` runs one thread of the kernel."""
+
+    def allocate(number: int, ctype: str, name: str) -> str:
+        return f'auto& {name} = msl::threadgroup_array<{ctype}>({number}, "{name}");'
+
+    arguments = f"<{signature.template_arguments}>" if signature.template_arguments else ""
+    before = '#include "metal_sim.h"\nusing namespace metal;'
+    body = replace_declarations(kernel.source, allocate)
+    return _text(kernel, signature, before, body, "__attribute__((noinline)) static ") + (
+        'extern "C" MSL_UNCHECKED void msl_entry(void** b, const MslThread* t) {\n'
+        "  (void)b, (void)t;\n"
+        f"  msl_kernel{arguments}({', '.join(signature.arguments)});\n}}\n"
+    )
+
+
+def lint_source(kernel: Kernel, signature: Signature) -> str:
+    """The kernel in clang's real address spaces, for -fsyntax-only."""
+
+    def declare(number: int, ctype: str, name: str) -> str:
+        base, bracket, extents = ctype.partition("[")
+        return f"static threadgroup {base} {name}{bracket}{extents};"
+
+    body = replace_declarations(kernel.source, declare)
+    arguments = signature.template_arguments
+    instance = f"template decltype(msl_kernel<{arguments}>) msl_kernel<{arguments}>;\n" if arguments else ""
+    return _text(kernel, signature, '#include "lint.h"', body, "") + instance

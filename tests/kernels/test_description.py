@@ -1,0 +1,103 @@
+"""A kernel's YAML: read, resolved into a call, and refused with one clear line where it is wrong."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.kernels.description import load_kernel, split_source
+from mlx_autoresearch.kernels.registry import find_kernel, kernel_names
+
+GOOD = """
+inputs:
+  x: {dtype: dtype, shape: [n, m], min_elements: 8}
+  k: {dtype: int32, value: [n, "ceil_div(m, 2)"]}
+outputs:
+  y: {dtype: float32, shape: [n]}
+grid: [n, 1, 1]
+threadgroup: [32, 1, 1]
+template: {T: dtype, WIDE: true}
+defaults: {n: 8, dtype: float32}
+derived: {m: n * 2}
+cases: [{n: 8}]
+random: {n: 8..9, dtype: [float16]}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "mine.metal").write_text("y[0] = 0;\n")
+    (tmp_path / "mine.yaml").write_text(GOOD)
+    return tmp_path
+
+
+def test_resolves_a_call(folder: Path) -> None:
+    file = load_kernel(folder / "mine.metal")
+    call = file.call(file.resolve({"n": 10, "dtype": "bfloat16"}), seed=1)
+    dtype, x = call.inputs["x"]
+    assert (dtype, x.shape, x.dtype) == ("bfloat16", (10, 20), np.float32)
+    np.testing.assert_array_equal(call.inputs["k"][1], np.array([10, 10], np.int32))
+    assert call.template == [("T", "bfloat16"), ("WIDE", True)]
+    assert (call.grid, call.threadgroup, call.output_shapes) == ((10, 1, 1), (32, 1, 1), [(10,)])
+    assert np.array_equal(x, file.call(file.resolve({"n": 10, "dtype": "bfloat16"}), seed=1).inputs["x"][1])
+
+
+def test_draws_random_sizes_from_ranges_and_lists(folder: Path) -> None:
+    file = load_kernel(folder / "mine.yaml")
+    drawn = [file.random_sizes(random.Random(seed)) for seed in range(20)]
+    assert {sizes["n"] for sizes in drawn} == {8, 9}
+    assert {sizes["dtype"] for sizes in drawn} == {"float16"}
+
+
+def test_splits_header_and_body_and_keeps_lines() -> None:
+    assert split_source("float f();\n// kernel body\na;\n") == ("float f();\n", "a;\n", 3)
+    assert split_source("a;\n") == ("", "a;\n", 1)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("shape: [n, m]", "shapes: [n, m]", "inputs.x.shapes: Extra inputs"),
+        ("shape: [n, m], ", "", "inputs.x: give either shape or value"),
+        ("grid: [n, 1, 1]", "grid: [n]", "grid: three sizes"),
+        ("cases: [{n: 8}]", "", "cases: Field required"),
+        ("grid: [n", "grid: [n, [", "mine.yaml: "),
+        ("cases:", "definition: other.py:f\ncases:", "other.py does not exist"),
+    ],
+)
+def test_a_wrong_description_is_one_line(old: str, new: str, message: str, folder: Path) -> None:
+    (folder / "mine.yaml").write_text(GOOD.replace(old, new))
+    with pytest.raises(UserError, match=message) as raised:
+        load_kernel(folder / "mine.metal")
+    assert "\n" not in str(raised.value)
+
+
+def test_sizes_are_checked(folder: Path) -> None:
+    file = load_kernel(folder / "mine.metal")
+    with pytest.raises(UserError, match="unknown size 'T'"):
+        file.resolve({"T": 3})
+    with pytest.raises(UserError, match="x must have at least 8 elements"):
+        file.call(file.resolve({"n": 1}))
+
+
+def test_finds_our_kernels_by_name_and_others_by_path(folder: Path) -> None:
+    assert set(kernel_names()) >= {"flash_attention_forward", "newton_schulz_polynomial", "rope"}
+    assert find_kernel("rope").name == "rope"
+    assert find_kernel(str(folder / "mine.metal")).name == "mine"
+    with pytest.raises(UserError, match="no kernel 'ropes'"):
+        find_kernel("ropes")
+    with pytest.raises(UserError, match=r"other\.yaml does not exist"):
+        (folder / "other.metal").touch()
+        find_kernel(str(folder / "other.metal"))
+
+
+@pytest.mark.parametrize("name", kernel_names())
+def test_every_kernel_of_ours_can_be_verified(name: str) -> None:
+    file = find_kernel(name)
+    assert file.definition is not None
+    assert file.description.random and len(file.description.cases) >= 3
+    assert (file.kernel.header + file.kernel.source).isascii()

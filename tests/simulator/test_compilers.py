@@ -1,0 +1,88 @@
+"""The best compiler is chosen; without one, one clear line says what to install; all compile the runtime silently."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from compiler_paths import compiler_path, each_family
+
+from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.simulator import find_compiler
+from mlx_autoresearch.simulator.build import RUNTIME, SHIM
+
+
+def fake_compiler(folder: Path, name: str, banner: str) -> None:
+    path = folder / name
+    path.write_text(f"#!/bin/sh\necho '{banner}'\n")
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that is the whole PATH."""
+    monkeypatch.setenv("PATH", f"{tmp_path}")
+    fake_compiler(tmp_path, "echo", "")
+    monkeypatch.setattr(
+        "mlx_autoresearch.simulator.compilers._identify", find_compiler.__globals__["_identify"].__wrapped__
+    )
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("banners", "chosen"),
+    [
+        ({"clang++": "Debian clang version 19.1.7", "g++": "g++ (Debian) 12.2.0"}, "clang++"),
+        ({"clang++": "Debian clang version 14.0.6", "g++": "g++ (Debian) 12.2.0"}, "g++"),
+        ({"clang++": "clang version 14.0.6", "clang++-18": "clang version 18.1.0"}, "clang++-18"),
+        ({"clang++": "Apple clang version 16.0.0 (clang-1600.0.26)", "g++": "Apple clang version 16.0.0"}, "clang++"),
+    ],
+)
+def test_prefers_clang_that_is_new_enough(banners: dict[str, str], chosen: str, only: Path) -> None:
+    for name, banner in banners.items():
+        fake_compiler(only, name, banner)
+    assert find_compiler().path == chosen
+
+
+@pytest.mark.parametrize("banners", [{}, {"g++": "g++ (Debian) 11.2.0"}, {"clang++": "nonsense"}])
+def test_says_what_to_install(banners: dict[str, str], only: Path) -> None:
+    for name, banner in banners.items():
+        fake_compiler(only, name, banner)
+    with pytest.raises(UserError, match="install clang 17 or newer") as raised:
+        find_compiler()
+    assert "\n" not in str(raised.value)
+
+
+def test_gcc_lists_what_it_cannot_check_and_clang_nothing() -> None:
+    for family in ("clang", "gcc"):
+        if path := compiler_path(family):
+            assert bool(find_compiler(path).unchecked) == (family == "gcc")
+
+
+def test_ci_has_clang() -> None:
+    if os.environ.get("CI", "false") not in ("false", "0", ""):
+        assert compiler_path("clang"), "without clang++ 17 or newer, the strictest tests would be skipped"
+
+
+@pytest.mark.parametrize("portable", [False, True])
+@each_family
+def test_the_runtime_compiles_without_warnings(family: str, portable: bool) -> None:
+    path = compiler_path(family)
+    assert path
+    flags = ["-std=c++17", "-O1", "-fsyntax-only", "-Wall", "-Wextra", "-Wshadow", "-Werror"]
+    flags += ["-DSIM_USE_UCONTEXT"] if portable else []
+    done = subprocess.run([path, *flags, str(RUNTIME / "runtime.cpp")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@each_family
+def test_the_shim_compiles_without_warnings(family: str) -> None:
+    path = compiler_path(family)
+    assert path
+    flags = ["-std=gnu++17", "-fsyntax-only", "-x", "c++", f"-I{SHIM}", "-Wall", "-Wextra", "-Werror"]
+    flags += ["-cl-single-precision-constant"] if family == "clang" else ["-fsingle-precision-constant"]
+    text = '#include "metal_sim.h"\n'
+    done = subprocess.run([path, *flags, "-"], input=text, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
