@@ -164,9 +164,7 @@ def _build_once(
         if not any(entry.severity == "error" for entry in diagnostics):  # about the command, not the kernel
             raise UserError(f"simulator: {compiler} failed: {' '.join(output.split())[:300]}")
         return None, diagnostics
-    temporary = said.with_suffix(f".{os.getpid()}")
-    temporary.write_text(json.dumps([asdict(entry) for entry in diagnostics]))
-    os.replace(temporary, said)
+    _save(said, diagnostics)
     return target, diagnostics
 
 
@@ -195,8 +193,13 @@ def check_syntax(source: str, name: str, compiler: Compiler) -> list[Diagnostic]
     command = [compiler.path, *flags, f"-I{SHIM}", "-x", "c++", "-"]
     done = subprocess.run(command, input=source, capture_output=True, text=True, check=False, env=_environment())
     diagnostics = parse_diagnostics(done.stderr)
-    said.parent.mkdir(parents=True, exist_ok=True)
-    temporary = said.with_suffix(f".{os.getpid()}")
-    temporary.write_text(json.dumps([asdict(entry) for entry in diagnostics]))
-    os.replace(temporary, said)
+    _save(said, diagnostics)
     return diagnostics
+
+
+def _save(said: Path, diagnostics: list[Diagnostic]) -> None:
+    """Writes `said`, which appears complete or not at all, whatever other threads and processes write there."""
+    said.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=said.parent, delete=False) as file:
+        json.dump([asdict(entry) for entry in diagnostics], file)
+    os.replace(file.name, said)
