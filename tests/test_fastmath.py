@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from helpers import normal, relative_error
 
-from mlx_autoresearch import fastmath
+from mlx_autoresearch import device, fastmath
 
 
 def test_exp_is_accurate_where_it_matters_and_zero_far_below() -> None:
@@ -52,6 +52,7 @@ def test_built_in_functions_are_used_where_nothing_compiles(monkeypatch: pytest.
     assert mx.array_equal(fastmath.tanh(x), mx.tanh(x))
 
 
+@pytest.mark.skipif(not device.cpu_compiler_available(), reason="without g++ mx.compile fuses nothing on a CPU")
 def test_chains_are_cut_into_loops_that_compile_fuses(tmp_path) -> None:
     """Two loops for exp, three for tanh: one operation more in a loop, and it falls apart into many."""
     for function, loops in ((fastmath.exp_nonpositive, 2), (fastmath.tanh_rational, 3)):
