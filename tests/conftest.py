@@ -1,10 +1,16 @@
 """For all tests: our package is imported first, so that MLX finds the fast BLAS, and the user's cache is left alone."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 import mlx_autoresearch  # noqa: F401  before any test imports mlx.core
+
+# A job in the background, or under nohup, is started with these ignored; tests of Ctrl-C would then wait for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+for _number in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(_number, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True, scope="session")
