@@ -23,9 +23,10 @@ def use_polynomials() -> bool:
 
 
 def exp(x: mx.array) -> mx.array:
-    """Element-wise e**x for x <= 0, e.g. scores minus their maximum; relative error below 1e-5, typically 8e-7.
+    """Element-wise e**x for x <= 0, e.g. scores minus their maximum.
 
-    Arguments below -87 return e**-87. Uses `mx.exp` where polynomials do not pay.
+    Relative error below 1e-5, typically 1e-6, down to x = -20, absolute error below 1e-12 from there on. Uses `mx.exp`
+    where polynomials do not pay.
     """
     return exp_nonpositive(x) if x.dtype == mx.float32 and use_polynomials() else mx.exp(x)
 
