@@ -174,7 +174,7 @@ def test_damaged_tokens_are_refused(corpus: Path, tmp_path: Path) -> None:
         tokens.write_bytes(good)
 
 
-def test_a_finished_run_can_be_extended_exactly(corpus: Path, tmp_path: Path) -> None:
+def test_a_finished_run_goes_on_with_the_next_batch(corpus: Path, tmp_path: Path) -> None:
     """The data goes on where it stopped: a prefetched batch is not a trained one."""
     whole, _ = train(make_config(corpus, max_steps=9, warmdown_ratio=0.0), tmp_path / "whole")
     config = make_config(corpus, max_steps=5, warmdown_ratio=0.0)
