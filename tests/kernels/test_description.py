@@ -11,6 +11,7 @@ import pytest
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.kernels.description import load_kernel, split_source
 from mlx_autoresearch.kernels.registry import find_kernel, kernel_names
+from mlx_autoresearch.simulator.translation import check_dialect
 
 GOOD = """
 inputs:
@@ -74,6 +75,26 @@ def test_a_wrong_description_is_one_line(old: str, new: str, message: str, folde
     with pytest.raises(UserError, match=message) as raised:
         load_kernel(folder / "mine.metal")
     assert "\n" not in str(raised.value)
+
+
+def test_a_header_may_include_a_file_beside_it(folder: Path) -> None:
+    (folder / "common.h").write_text("#define TWO 2\n\n#define THREE 3\n")
+    (folder / "mine.metal").write_text('// mine\n#include "common.h"\nfloat f();\n// kernel body\ny[0] = TWO;\n')
+    kernel = load_kernel(folder / "mine.metal").kernel
+    expected = '// mine\n#line 1 "common.h"\n#define TWO 2\n\n#define THREE 3\n#line 3 "mine.metal"\nfloat f();\n'
+    assert (kernel.header, kernel.source, kernel.source_line) == (expected, "y[0] = TWO;\n", 5)
+    (folder / "common.h").unlink()
+    with pytest.raises(UserError, match=r"#include: .*common\.h does not exist"):
+        load_kernel(folder / "mine.metal")
+
+
+def test_findings_in_and_after_an_include_name_their_line(folder: Path) -> None:
+    (folder / "common.h").write_text("// one\nthreadgroup float shared[4];\n")
+    (folder / "mine.metal").write_text(
+        '// mine\n#include "common.h"\nthreadgroup float x[2];\n// kernel body\ny[0] = 0;\n'
+    )
+    found = check_dialect(load_kernel(folder / "mine.metal").kernel, knows_columns=True)
+    assert [(finding.file, finding.line) for finding in found] == [("common.h", 2), ("mine.metal", 3)]
 
 
 def test_sizes_are_checked(folder: Path) -> None:

@@ -9,15 +9,9 @@ from typing import Any
 import yaml
 
 from mlx_autoresearch.kernels.description import KernelFile, load_kernel, split_source
-from mlx_autoresearch.kernels.registry import kernel_folder, kernel_names
 
 HERE = Path(__file__).parent
-SMALL_KERNELS = HERE / "kernels"
-
-
-def kernel_path(name: str) -> Path:
-    """The .metal file of one of our kernels, or of the small ones beside this file."""
-    return (kernel_folder() if name in kernel_names() else SMALL_KERNELS) / f"{name}.metal"
+KERNELS = HERE / "kernels"
 
 
 @dataclass(frozen=True)
@@ -36,7 +30,7 @@ class Mutation:
 
     def apply(self) -> tuple[KernelFile, dict[str, Any]]:
         """The kernel with its edits, and the sizes to run it at: its only case."""
-        path = kernel_path(self.kernel)
+        path = KERNELS / f"{self.kernel}.metal"
         file, text = load_kernel(path), path.read_text(encoding="utf-8")
         for old, new, *nth in self.edits:
             count = nth[0] if nth else 1

@@ -6,20 +6,19 @@ import random
 
 import pytest
 from compiler_paths import needs_compiler
-from mutations import SMALL_KERNELS, kernel_path
+from mutations import KERNELS
 
 from mlx_autoresearch.kernels.description import load_kernel
-from mlx_autoresearch.kernels.registry import kernel_names
 from mlx_autoresearch.kernels.verify import run_case
 
 COMBINATIONS = 24
-NAMES = sorted([*kernel_names(), *(path.stem for path in SMALL_KERNELS.glob("*.metal"))])
+NAMES = sorted(path.stem for path in KERNELS.glob("*.metal"))
 
 
 @needs_compiler
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_found_and_results_are_right(name: str) -> None:
-    file = load_kernel(kernel_path(name))
+    file = load_kernel(KERNELS / f"{name}.metal")
     source = random.Random(name)
     for number in range(COMBINATIONS):
         sizes = file.random_sizes(source)

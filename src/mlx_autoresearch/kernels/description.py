@@ -24,6 +24,7 @@ Expression = int | float | str
 Sizes = dict[str, Any]
 
 _BODY = re.compile(r"^// kernel body\b.*$", re.M)
+_INCLUDE = re.compile(r'^#include "(?P<name>[\w.]+)"$', re.M)
 
 
 class _Strict(BaseModel):
@@ -67,16 +68,22 @@ class Description(_Strict):
 
 
 @dataclass(frozen=True)
-class Call:
-    """The arguments of one call of `mx.fast.metal_kernel`: dtypes by name, inputs as (dtype, float32 or integers)."""
+class Launch:
+    """The arguments of one call of `mx.fast.metal_kernel` but for its inputs: dtypes by name."""
 
-    inputs: dict[str, tuple[str, np.ndarray]]
     output_shapes: list[tuple[int, ...]]
     output_dtypes: list[str]
     template: list[tuple[str, Any]]
     grid: tuple[int, ...]
     threadgroup: tuple[int, ...]
     init_value: float | None
+
+
+@dataclass(frozen=True)
+class Call(Launch):
+    """A launch with inputs, as (dtype, float32 or integers)."""
+
+    inputs: dict[str, tuple[str, np.ndarray]]
 
 
 # Error allowed against the float64 definition, relative to 1 + |value|, unless the YAML says otherwise.
@@ -115,42 +122,61 @@ class KernelFile:
             drawn[name] = source.randint(int(span[1]), int(span[2])) if span else source.choice(choices)
         return drawn
 
+    def launch(self, sizes: Sizes) -> Launch:
+        """The arguments at resolved sizes."""
+        description = self.description
+        return Launch(
+            [_integers(given.shape, sizes) for given in description.outputs.values()],
+            [dtype_name(evaluate(given.dtype, sizes)) for given in description.outputs.values()],
+            [(name, evaluate(value, sizes)) for name, value in description.template.items()],
+            _integers(description.grid, sizes),
+            _integers(description.threadgroup, sizes),
+            description.init_value,
+        )
+
+    def input_dtype(self, name: str, sizes: Sizes) -> str:
+        """The dtype that an input must have at resolved sizes."""
+        return dtype_name(evaluate(self.description.inputs[name].dtype, sizes))
+
+    def input_shape(self, name: str, sizes: Sizes) -> tuple[int, ...]:
+        """The shape that an input must have at resolved sizes."""
+        given = self.description.inputs[name]
+        return (len(given.value),) if given.value is not None else _integers(given.shape or [], sizes)
+
+    def values(self, sizes: Sizes) -> dict[str, np.ndarray]:
+        """The inputs that the YAML gives by their values, in their dtype."""
+        return {
+            name: np.array([evaluate(expression, sizes) for expression in given.value], self.input_dtype(name, sizes))
+            for name, given in self.description.inputs.items()
+            if given.value is not None
+        }
+
     def call(self, sizes: Sizes, seed: int = 0) -> Call:
         """The arguments at resolved sizes, with random inputs."""
         source = np.random.default_rng(seed)
-        description = self.description
-
-        def many(expressions: list[Expression]) -> tuple[int, ...]:
-            return tuple(int(evaluate(expression, sizes)) for expression in expressions)
-
-        inputs = {}
-        for name, given in description.inputs.items():
-            dtype = dtype_name(evaluate(given.dtype, sizes))
-            array = _fill(given, sizes, dtype, source)
-            if array.size < given.min_elements:
+        inputs = self.values(sizes)
+        for name, given in self.description.inputs.items():
+            if given.value is None:
+                shape, dtype = self.input_shape(name, sizes), self.input_dtype(name, sizes)
+                inputs[name] = _random(given, shape, dtype, sizes, source)
+            if inputs[name].size < given.min_elements:
                 raise UserError(
-                    f"{self.name}: {name} must have at least {given.min_elements} elements, has {array.size}"
+                    f"{self.name}: {name} must have at least {given.min_elements} elements, has {inputs[name].size}"
                 )
-            inputs[name] = dtype, array
-        return Call(
-            inputs,
-            [many(given.shape) for given in description.outputs.values()],
-            [dtype_name(evaluate(given.dtype, sizes)) for given in description.outputs.values()],
-            [(name, evaluate(value, sizes)) for name, value in description.template.items()],
-            many(description.grid),
-            many(description.threadgroup),
-            description.init_value,
-        )
+        ordered = {name: (self.input_dtype(name, sizes), inputs[name]) for name in self.description.inputs}
+        return Call(**vars(self.launch(sizes)), inputs=ordered)
 
     def tolerance(self, dtype: str) -> float:
         return self.description.tolerance.get(dtype, _TOLERANCE.get(dtype, 0.0))
 
 
-def _fill(given: InputDescription, sizes: Sizes, dtype: str, source: np.random.Generator) -> np.ndarray:
-    if given.value is not None:
-        values = [evaluate(expression, sizes) for expression in given.value]
-        return np.array(values, np.float32 if "float" in dtype else dtype)
-    shape = tuple(int(evaluate(expression, sizes)) for expression in given.shape or [])
+def _integers(expressions: list[Expression], sizes: Sizes) -> tuple[int, ...]:
+    return tuple(int(evaluate(expression, sizes)) for expression in expressions)
+
+
+def _random(
+    given: InputDescription, shape: tuple[int, ...], dtype: str, sizes: Sizes, source: np.random.Generator
+) -> np.ndarray:
     if dtype == "bool":
         return source.integers(0, 2, shape).astype(np.bool_)
     if "float" not in dtype:
@@ -167,6 +193,22 @@ def split_source(text: str) -> tuple[str, str, int]:
     if not match:
         return "", text, 1
     return text[: match.start()], text[match.end() + 1 :], text.count("\n", 0, match.end()) + 2
+
+
+def include(header: str, metal: Path) -> str:
+    """The header with every `#include "name"` replaced by the file of that name beside the kernel.
+
+    Raises UserError if there is no such file.
+    """
+
+    def splice(match: re.Match[str]) -> str:
+        path = metal.parent / match["name"]
+        if not path.is_file():
+            raise UserError(f"{metal}: #include: {path} does not exist")
+        next_line = header.count("\n", 0, match.end()) + 2
+        return f'#line 1 "{path.name}"\n{path.read_text(encoding="utf-8")}#line {next_line} "{metal.name}"'
+
+    return _INCLUDE.sub(splice, header)
 
 
 def _load_definition(path: Path, name: str) -> Callable[..., dict[str, np.ndarray]]:
@@ -208,7 +250,7 @@ def load_kernel(path: Path) -> KernelFile:
         list(description.inputs),
         list(description.outputs),
         body,
-        header,
+        include(header, metal),
         atomic_outputs=description.atomic_outputs,
         file=metal.name,
         source_line=line,

@@ -12,7 +12,7 @@ from .compilers import Compiler, find_compiler
 from .findings import Finding, merge
 from .kernel import Kernel
 from .signature import Input, Template, make_signature
-from .translation import blank_comments, check_dialect, line_of, lint_source
+from .translation import blank_comments, check_dialect, lint_source, place
 
 _SCALARS = "bool|u?char|u?short|u?int|u?long|float|half|bfloat|u?int(?:8|16|32|64)_t|size_t|float16_t|bfloat16_t|void"
 _SPACE = re.compile(r"address space|\b(?:device|constant|threadgroup)\b")
@@ -40,9 +40,8 @@ def _unqualified_pointers(text: str, file: str, first_line: int, names: set[str]
     )
     findings = []
     for match in pattern.finditer(text):
-        line = first_line - 1 + line_of(text, match.start("type"))
         message = f"`{match['type']}{match.group()[-1]}` does not name its address space"
-        findings.append(Finding("address-space", message, file, line))
+        findings.append(Finding("address-space", message, *place(text, match.start("type"), file, first_line)))
     return findings
 
 

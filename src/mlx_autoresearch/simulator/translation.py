@@ -27,32 +27,36 @@ def blank_comments(text: str) -> str:
     return re.sub(r"//[^\n]*|/\*.*?\*/", lambda m: re.sub(r"[^\n]", " ", m.group()), text, flags=re.S)
 
 
-def line_of(text: str, position: int) -> int:
-    return text.count("\n", 0, position) + 1
+_LINE_DIRECTIVE = re.compile(r'^#line (?P<line>\d+) "(?P<file>[^"]+)"$', re.M)
+
+
+def place(text: str, position: int, file: str, first_line: int) -> tuple[str, int]:
+    """File and line of a position in a text that begins on `first_line` of `file`, as its #line directives say."""
+    start, line = 0, first_line
+    for match in _LINE_DIRECTIVE.finditer(text, 0, position):
+        file, line, start = match["file"], int(match["line"]), match.end() + 1
+    return file, line + text.count("\n", start, position)
 
 
 def check_dialect(kernel: Kernel, knows_columns: bool) -> list[Finding]:
     """What can be said from the text alone: constructs that would silently mean something else in C++."""
     findings: list[Finding] = []
     header, body = blank_comments(kernel.header), blank_comments(kernel.source)
-    header_lines = kernel.header_line - 1
-    body_lines = kernel.source_line - 1
+    header_place, body_place = (kernel.header_file, kernel.header_line), (kernel.source_file, kernel.source_line)
     for match in _DECLARATION.finditer(header):
-        line = header_lines + line_of(header, match.start())
         message = "a threadgroup variable is declared outside the kernel's body"
-        findings.append(Finding("threadgroup-outside-kernel", message, kernel.header_file, line))
+        findings.append(Finding("threadgroup-outside-kernel", message, *place(header, match.start(), *header_place)))
     rest = _DECLARATION.sub(lambda m: re.sub(r"[^\n]", " ", m.group()), body)
     for match in _POINTER_OR_DECLARATION.finditer(rest):
         if not re.search(r"[*&]", match["rest"]) and not re.match(r"\s*_", match["rest"]):
-            line = body_lines + line_of(rest, match.start())
             message = "this threadgroup declaration is not understood; write `threadgroup T name[N];`"
-            findings.append(Finding("unsupported", message, kernel.source_file, line))
+            findings.append(Finding("unsupported", message, *place(rest, match.start(), *body_place)))
     if not knows_columns:
-        for text, file, before in ((header, kernel.header_file, header_lines), (body, kernel.source_file, body_lines)):
-            for number, line_text in enumerate(text.split("\n"), 1):
-                if len(_MEETING.findall(line_text)) > 1:
+        for text, start in ((header, header_place), (body, body_place)):
+            for line in re.finditer(r"^.*$", text, re.M):
+                if len(_MEETING.findall(line.group())) > 1:
                     message = "more than one barrier or simdgroup operation on a line"
-                    findings.append(Finding("ambiguous-place", message, file, before + number))
+                    findings.append(Finding("ambiguous-place", message, *place(text, line.start(), *start)))
     return findings
 
 
