@@ -3,9 +3,10 @@ from __future__ import annotations
 import mlx.core as mx
 import numpy as np
 import pytest
+from attention_reference import composed, definition, definition_gradients
 from helpers import normal
 
-from mlx_autoresearch.attention import attention
+from mlx_autoresearch.attention import _banded, _fused, _visible, attention
 
 # T around the block size of 128, one head to many, every kind of window.
 SHAPES = [
@@ -31,30 +32,6 @@ def windows(T: int) -> list[int | None]:
 def qkv(shape: tuple[int, int, int, int, int]) -> tuple[mx.array, mx.array, mx.array]:
     B, T, H, H_kv, D = shape
     return normal((B, T, H, D), 0), normal((B, T, H_kv, D), 1), normal((B, T, H_kv, D), 2)
-
-
-def definition(q: np.ndarray, k: np.ndarray, v: np.ndarray, window: int | None) -> np.ndarray:
-    """The mask, the softmax and nothing else, in the dtype of q."""
-    _, T, H, D = q.shape
-    G = H // k.shape[2]
-    k, v = np.repeat(k, G, axis=2), np.repeat(v, G, axis=2)
-    scores = np.einsum("bihd,bjhd->bhij", q, k) / np.sqrt(np.array(D, q.dtype))
-    distance = np.arange(T)[:, None] - np.arange(T)[None, :]
-    visible = (distance >= 0) & (distance <= (T if window is None else window))
-    scores = np.where(visible, scores, -np.inf)
-    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    weights /= weights.sum(axis=-1, keepdims=True)
-    return np.einsum("bhij,bjhd->bihd", weights, v)
-
-
-def composed(q: mx.array, k: mx.array, v: mx.array, window: int | None) -> mx.array:
-    """The same with MLX's own operations: the path whose error sets the budgets."""
-    T, G = q.shape[1], q.shape[2] // k.shape[2]
-    q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, mx.repeat(k, G, axis=2), mx.repeat(v, G, axis=2)))
-    distance = mx.arange(T)[:, None] - mx.arange(T)[None, :]
-    visible = (distance >= 0) & (distance <= (T if window is None else window))
-    scores = mx.where(visible, (q @ k.swapaxes(-1, -2)) * q.shape[-1] ** -0.5, -mx.inf)
-    return (mx.softmax(scores, axis=-1) @ v).transpose(0, 2, 1, 3)
 
 
 def error(got: mx.array, expected: np.ndarray) -> float:
@@ -83,24 +60,33 @@ def test_gradients_against_float64(shape) -> None:
             assert error(g, e) < 3 * error(c, e) + FLOOR, (window, name)
 
 
-def definition_gradients(q, k, v, g, window) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """dS = P (dP - rowsum(P dP)), written out."""
-    B, T, H, D = q.shape
-    H_kv = k.shape[2]
-    G = H // H_kv
-    kr, vr = np.repeat(k, G, axis=2), np.repeat(v, G, axis=2)
-    scores = np.einsum("bihd,bjhd->bhij", q, kr) / np.sqrt(D)
-    distance = np.arange(T)[:, None] - np.arange(T)[None, :]
-    visible = (distance >= 0) & (distance <= (T if window is None else window))
-    scores = np.where(visible, scores, -np.inf)
-    p = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    p /= p.sum(axis=-1, keepdims=True)
-    dp = np.einsum("bihd,bjhd->bhij", g, vr)
-    ds = p * (dp - (p * dp).sum(axis=-1, keepdims=True)) / np.sqrt(D)
-    dq = np.einsum("bhij,bjhd->bihd", ds, kr)
-    dk = np.einsum("bhij,bihd->bjhd", ds, q).reshape(B, T, H_kv, G, D).sum(axis=3)
-    dv = np.einsum("bhij,bihd->bjhd", p, g).reshape(B, T, H_kv, G, D).sum(axis=3)
-    return dq, dk, dv
+# T and window: 0 and 1; blocks that end at T and past it; a window that is not whole blocks; blocks of more than 64.
+BANDS = [(3, 0), (65, 0), (66, 1), (130, 63), (128, 64), (200, 65), (193, 65), (450, 290), (440, 290)]
+
+
+@pytest.mark.parametrize(("T", "window"), BANDS, ids=str)
+def test_the_formulations_for_gpus_against_float64(T: int, window: int) -> None:
+    """They run here on the CPU; attention itself takes another one there."""
+    q, k, v = qkv((2 if T < 200 else 1, T, 2, 1, 8))
+    cotangent = normal(q.shape, 3)
+    arrays = [np.array(x, np.float64) for x in (q, k, v, cotangent)]
+    exact = definition(*arrays[:3], window)
+    exact_gradients = definition_gradients(*arrays, window)
+    (plain,), same_precision = mx.vjp(lambda *x: composed(*x, window), [q, k, v], [cotangent])
+    for f in (lambda *x: _banded(*x, window), lambda *x: _fused(*x, _visible(T, T, 0, window))):
+        (out,), gradients = mx.vjp(f, [q, k, v], [cotangent])
+        assert error(out, exact) < 2 * error(plain, exact) + FLOOR
+        for name, g, c, e in zip("qkv", gradients, same_precision, exact_gradients, strict=True):
+            assert error(g, e) < 3 * error(c, e) + FLOOR, name
+
+
+def test_bands_keep_their_dtype_and_skip_what_nobody_sees() -> None:
+    """NaN in a block of keys outside the window does not spread."""
+    q, k, v = (x.astype(mx.bfloat16) for x in qkv((1, 400, 2, 2, 8)))
+    hidden = mx.arange(400)[None, :, None, None] < 64
+    out = _banded(q, *(mx.where(hidden, mx.nan, x) for x in (k, v)), 64)
+    assert out.dtype == mx.bfloat16
+    assert np.isfinite(np.array(out[:, 192:].astype(mx.float32))).all()
 
 
 def test_the_window_ends_exactly_where_it_says() -> None:

@@ -66,6 +66,6 @@ def test_wrong_use_is_a_user_error(arguments: list[str], message: str) -> None:
 def test_metal_says_why_it_cannot() -> None:
     if mx.metal.is_available():
         pytest.skip("this machine has Metal")
-    result = CliRunner().invoke(kernels, ["verify", "--metal"])
+    result = CliRunner().invoke(kernels, ["verify", "--on", "metal"])
     assert isinstance(result.exception, UserError)
-    assert "needs a Mac" in str(result.exception)
+    assert "no Metal device: a Mac" in str(result.exception)

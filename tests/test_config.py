@@ -199,8 +199,11 @@ def test_an_error_names_the_file_only_where_the_file_is_to_blame(tmp_path: Path)
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("- a\n- b", "must be a mapping of sections (data, model, optimizer, train, evaluate), got ['a', 'b']"),
-        ("5", "must be a mapping of sections (data, model, optimizer, train, evaluate), got 5"),
+        (
+            "- a\n- b",
+            "must be a mapping of sections (data, model, optimizer, train, evaluate, kernels), got ['a', 'b']",
+        ),
+        ("5", "must be a mapping of sections (data, model, optimizer, train, evaluate, kernels), got 5"),
         ("train:\n\tseed: 1", "is not valid YAML: line 2, column 1: found character"),
         ("train: {seed: 1}\ntrain: {seed: 2}", "is not valid YAML: line 2, column 1: the key train is given twice"),
     ],

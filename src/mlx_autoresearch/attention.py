@@ -16,52 +16,125 @@ import numpy as np
 
 from . import fastmath
 from .autodiff import with_vjp
+from .kernels.operation import Implementation, Language, Operation
 
 _BLOCK = 128  # queries a block on the CPU: skips most of the causal triangle, keeps matrix products large
 _MASKED = -1e30  # finite, so that no row can turn into NaN
 
 
-def attention(q: mx.array, k: mx.array, v: mx.array, window: int | None = None) -> mx.array:
+def attention(
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    window: int | None = None,
+    *,
+    implementation: Implementation = "auto",
+) -> mx.array:
     """softmax(q kT / sqrt(D)) v, causal, for each head.
 
     q: (B, T, H, D). k, v: (B, T, H_kv, D) with H a multiple of H_kv; query head h reads key head h // (H / H_kv).
     window: w >= 0 keys before the query's own are visible; None means all of them.
     Returns (B, T, H, D) in q's dtype; scores are summed in float32.
-    Raises ValueError when shapes or dtypes do not fit.
+    implementation: see `kernels.operation`. Raises ValueError when shapes or dtypes do not fit, or it cannot run here.
     """
-    _check(q, k, v, window)
+    check("attention", q, k, v, window)
+    return _OPERATION(q, k, v, implementation=implementation, window=window)
+
+
+def composed(q: mx.array, k: mx.array, v: mx.array, window: int | None) -> mx.array:
+    """`attention` in plain MLX, by the formulation that suits the default device and the window."""
     T = q.shape[1]
-    full = window is None or window >= T - 1
+    window = T if window is None else window
     if mx.default_device() == mx.Device(mx.cpu):
-        return _blocked(q, k, v, T if full else window)  # type: ignore[arg-type]
+        return _blocked(q, k, v, min(window, T))
+    if window >= T - 1:
+        return _fused(q, k, v, "causal")
+    if window <= T // 2:
+        return _banded(q, k, v, window)
+    return _fused(q, k, v, _visible(T, T, 0, window))
+
+
+def _custom(q: mx.array, k: mx.array, v: mx.array, *, window: int | None, language: Language) -> mx.array:
+    from .kernels.flash_attention import flash_attention
+
+    return flash_attention(q, k, v, window, implementation=language)[0]
+
+
+def _example(*arrays: mx.array, **_: object) -> tuple[mx.array, ...]:
+    keys = mx.random.split(mx.random.key(0), len(arrays))
+    return tuple(mx.random.normal(x.shape, key=key).astype(x.dtype) for x, key in zip(arrays, keys, strict=True))
+
+
+_OPERATION = Operation(
+    "attention",
+    composed,
+    _custom,
+    ("flash_attention_forward", "flash_attention_dq", "flash_attention_dkdv"),
+    differentiable=(0, 1, 2),
+    example=_example,
+)
+
+
+def check(operation: str, q: mx.array, k: mx.array, v: mx.array, window: int | None) -> None:
+    """Raises ValueError, in the name of `operation`, when shapes, dtypes or the window do not fit attention."""
+    if q.ndim != 4 or k.ndim != 4 or v.shape != k.shape:
+        raise ValueError(
+            f"[{operation}] expected q (B, T, H, D) and k, v (B, T, H_kv, D), got {q.shape}, {k.shape}, {v.shape}"
+        )
+    B, T, H, D = q.shape
+    if k.shape[:2] != (B, T) or k.shape[3] != D:
+        raise ValueError(f"[{operation}] q and k must agree in B, T and D, got {q.shape} and {k.shape}")
+    if H % k.shape[2]:
+        raise ValueError(f"[{operation}] query heads must be a multiple of key heads, got {H} and {k.shape[2]}")
+    if not q.dtype == k.dtype == v.dtype:
+        raise ValueError(f"[{operation}] q, k and v must share a dtype, got {q.dtype}, {k.dtype}, {v.dtype}")
+    if window is not None and window < 0:
+        raise ValueError(f"[{operation}] window must be at least 0 or None, got {window}")
+
+
+@lru_cache(maxsize=32)
+def _visible(queries: int, keys: int, first_query: int, window: int) -> mx.array:
+    """(queries, keys) of bool: which keys 0, 1 ... (columns) the queries first_query, ... (rows) may see."""
+    distance = first_query + np.arange(queries)[:, None] - np.arange(keys)[None, :]
+    return mx.array(np.less_equal(0, distance) & np.less_equal(distance, window))  # type: ignore[arg-type]
+
+
+def _fused(q: mx.array, k: mx.array, v: mx.array, mask: mx.array | str) -> mx.array:
+    """MLX's own attention, over (B, T, H, D)."""
     q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, k, v))
-    mask = "causal" if full else _window_mask(T, window)  # type: ignore[arg-type]
     out = mx.fast.scaled_dot_product_attention(q, k, v, scale=q.shape[-1] ** -0.5, mask=mask)
     return out.transpose(0, 2, 1, 3)
 
 
-def _check(q: mx.array, k: mx.array, v: mx.array, window: int | None) -> None:
-    if q.ndim != 4 or k.ndim != 4 or v.shape != k.shape:
-        raise ValueError(
-            f"[attention] expected q (B, T, H, D) and k, v (B, T, H_kv, D), got {q.shape}, {k.shape}, {v.shape}"
-        )
+def _banded(q: mx.array, k: mx.array, v: mx.array, window: int) -> mx.array:
+    """A window shorter than T in O(T * window) products and memory, by autodiff too.
+
+    The first queries see every key before them. The others come in blocks of L, each against the blocks of keys that
+    hold the window + L which its queries see, so that one mask of (L, S) serves them all.
+    """
     B, T, H, D = q.shape
-    if k.shape[:2] != (B, T) or k.shape[3] != D:
-        raise ValueError(f"[attention] q and k must agree in B, T and D, got {q.shape} and {k.shape}")
-    if H % k.shape[2]:
-        raise ValueError(f"[attention] query heads must be a multiple of key heads, got {H} and {k.shape[2]}")
-    if not q.dtype == k.dtype == v.dtype:
-        raise ValueError(f"[attention] q, k and v must share a dtype, got {q.dtype}, {k.dtype}, {v.dtype}")
-    if window is not None and window < 0:
-        raise ValueError(f"[attention] window must be at least 0 or None, got {window}")
+    head = max(window, 1)
+    L = max(64, -(-window // 32) * 8)  # a quarter of the window: few keys too many, and large enough products
+    blocks, seen = -(-(T - head) // L), -(-window // L) + 1  # of queries; of keys for each
+
+    def in_blocks(x: mx.array, first: int) -> mx.array:
+        return x[:, first : first + blocks * L].reshape(B, blocks, L, x.shape[2], D)
+
+    def neighbours(x: mx.array) -> mx.array:  # (B, T, H_kv, D) -> (B * blocks, S, H_kv, D)
+        first = head - window
+        x = _padded(x, first + (blocks + seen - 1) * L)
+        shifted = [in_blocks(x, first + i * L) for i in range(seen)]
+        return mx.concatenate(shifted, axis=2).reshape(B * blocks, seen * L, x.shape[2], D)
+
+    queries = in_blocks(_padded(q, head + blocks * L), head).reshape(B * blocks, L, H, D)
+    begin = _fused(q[:, :head], k[:, :head], v[:, :head], "causal")
+    rest = _fused(queries, neighbours(k), neighbours(v), _visible(L, seen * L, window, window))
+    return mx.concatenate([begin, rest.reshape(B, blocks * L, H, D)[:, : T - head]], axis=1)
 
 
-@lru_cache(maxsize=32)
-def _window_mask(T: int, window: int) -> mx.array:
-    """(T, T) of bool: which keys (columns) a query (row) may see."""
-    i = np.arange(T)
-    distance = i[:, None] - i[None, :]
-    return mx.array(np.less_equal(0, distance) & np.less_equal(distance, window))  # type: ignore[arg-type]
+def _padded(x: mx.array, length: int) -> mx.array:
+    """(B, T, H, D) with zeros after the last position."""
+    return mx.pad(x, [(0, 0), (0, length - x.shape[1]), (0, 0), (0, 0)])
 
 
 def _blocked(q: mx.array, k: mx.array, v: mx.array, window: int) -> mx.array:

@@ -1,8 +1,8 @@
-"""`mlx-autoresearch kernels`: verify Metal kernels, ours or anybody's."""
+"""`mlx-autoresearch kernels`: verify Metal kernels, ours or anybody's; measure ours on this machine."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -11,12 +11,11 @@ from mlx_autoresearch.errors import UserError
 if TYPE_CHECKING:
     from mlx_autoresearch.kernels.verify import KernelReport
 
-kernels = typer.Typer(help="Verify hand-written Metal kernels, without a Mac.", no_args_is_help=True)
+_Where = Literal["simulator", "metal", "cuda"]
 
-
-@kernels.callback()
-def main() -> None:
-    """Keeps `verify` a command of its own."""
+kernels = typer.Typer(
+    help="Verify hand-written Metal kernels, without a Mac; measure them on a GPU.", no_args_is_help=True
+)
 
 
 @kernels.command()
@@ -31,12 +30,40 @@ def verify(
         list[int] | None, typer.Option(help="Order: 0 ascending, 1 descending, else random. May repeat.")
     ] = None,
     exhaustive: Annotated[bool, typer.Option(help="Add 80 random sizes and orders for each kernel.")] = False,
-    metal: Annotated[bool, typer.Option(help="Run on this Mac's GPU instead of the simulator.")] = False,
+    on: Annotated[_Where, typer.Option(help="The simulator, or this machine's GPU.")] = "simulator",
     compiler: Annotated[str | None, typer.Option(help="C++ compiler to use. Default: the best one found.")] = None,
 ) -> None:
     """Lint, simulate with every access checked, and compare with the float64 definition. Exit code 1 on any finding."""
-    failed = _verify(names or [], [_sizes(text) for text in shape or []], seed, exhaustive, metal, compiler)
+    failed = _verify(names or [], [_sizes(text) for text in shape or []], seed, exhaustive, on, compiler)
     raise typer.Exit(1 if failed else 0)
+
+
+_Settings = Annotated[
+    list[str] | None, typer.Argument(metavar="[CONFIG] [KEY=VALUE]...", help="as of `train`: the shapes to measure")
+]
+
+
+@kernels.command()
+def tune(settings: _Settings = None) -> None:
+    """Measure what `kernels: auto` has not yet measured of a configuration's operations, and choose."""
+    _tune(settings, again=False)
+
+
+@kernels.command()
+def bench(settings: _Settings = None) -> None:
+    """Measure all of a configuration's operations anew, composed and by our kernels, and choose."""
+    _tune(settings, again=True)
+
+
+def _tune(settings: list[str] | None, again: bool) -> None:
+    from mlx_autoresearch.blas import require_mlx
+    from mlx_autoresearch.config import load_config, split_settings
+
+    config = load_config(*split_settings(settings or []))
+    require_mlx()
+    from mlx_autoresearch.kernels.show import print_choices, tune
+
+    print_choices(tune(config, again=again))
 
 
 def _sizes(text: str) -> dict[str, Any]:
@@ -55,24 +82,21 @@ def _verify(
     shapes: list[dict[str, Any]],
     seeds: list[int] | None,
     exhaustive: bool,
-    metal: bool,
+    on: _Where,
     compiler: str | None,
 ) -> bool:
     from mlx_autoresearch.kernels.registry import find_kernel, kernel_names
-    from mlx_autoresearch.kernels.verify import SEEDS, verify, verify_on_metal, why_no_metal
+    from mlx_autoresearch.kernels.verify import SEEDS, require_gpu, verify, verify_on_gpu
     from mlx_autoresearch.simulator import find_compiler
 
-    if metal and (reason := why_no_metal()):
-        raise UserError(reason)
+    if on != "simulator":
+        require_gpu(on)
     files = [find_kernel(name) for name in names or kernel_names()]
-    where = "Metal"
-    if not metal:
-        chosen = find_compiler(compiler)
-        where = str(chosen)
+    where = str(find_compiler(compiler)) if on == "simulator" else on.capitalize()
     reports = []
     for file in files:
-        if metal:
-            reports.append(verify_on_metal(file, shapes))
+        if on != "simulator":
+            reports.append(verify_on_gpu(file, on, shapes))
         else:
             reports.append(verify(file, shapes, seeds or SEEDS, exhaustive, compiler))
     _show(reports, where)
@@ -84,11 +108,10 @@ def _show(reports: list[KernelReport], where: str) -> None:
     from rich.table import Table
 
     console = Console()
-    table = Table(title=f"kernels verified with {where}")
-    for heading in ("kernel", "static pass", "cases", "error / tolerance", "seconds", "result"):
-        table.add_column(
-            heading, justify="left" if heading in ("kernel", "result") else "right", no_wrap=heading == "kernel"
-        )
+    table = Table(title=f"kernels verified with {where}", caption="error: the largest, in units of the tolerance")
+    table.add_column("kernel", overflow="fold")
+    for heading in ("lint", "cases", "error", "seconds", "result"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for report in reports:
         table.add_row(
             report.name,

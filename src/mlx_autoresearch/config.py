@@ -161,6 +161,9 @@ class Config(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    kernels: Literal["auto", "mlx", "custom"] = Field(
+        default="auto", description="composed MLX, our kernels, or for each shape the faster of the two here"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -14,6 +14,7 @@ import mlx.core as mx
 
 from . import fastmath
 from .autodiff import with_vjp
+from .kernels.operation import Implementation, Language, Operation
 
 
 def _chunk_elements() -> int:
@@ -22,13 +23,20 @@ def _chunk_elements() -> int:
 
 
 def linear_cross_entropy(
-    x: mx.array, weight: mx.array, targets: mx.array, softcap: float | None = 15.0, ignore_index: int = -1
+    x: mx.array,
+    weight: mx.array,
+    targets: mx.array,
+    softcap: float | None = 15.0,
+    ignore_index: int = -1,
+    *,
+    implementation: Implementation = "auto",
 ) -> mx.array:
     """Mean cross-entropy in nats of softcap * tanh(x Wᵀ / softcap) against targets.
 
     x: (N, C). weight: (V, C), cast to x's dtype for the products. targets: (N,) of int; `ignore_index` is left out
     of the mean. softcap: None leaves the logits as they are. Returns a float32 scalar, differentiable in x and weight;
-    logits, softmax and loss are computed in float32. Raises ValueError when shapes do not fit.
+    softmax and loss are computed in float32. implementation: see `kernels.operation`. Raises ValueError when shapes do
+    not fit, or the implementation cannot run here.
     """
     if x.ndim != 2 or weight.ndim != 2 or targets.shape != x.shape[:1] or weight.shape[1] != x.shape[1]:
         raise ValueError(
@@ -38,7 +46,7 @@ def linear_cross_entropy(
     keep = (targets != ignore_index).astype(mx.float32)
     scale = keep / mx.maximum(keep.sum(), 1.0)
     labels = mx.where(targets == ignore_index, 0, targets)
-    return _loss_and_gradients(softcap)(x, weight, labels, scale)[0]
+    return _OPERATION(x, weight, labels, scale, implementation=implementation, softcap=softcap)
 
 
 def softcapped(logits: mx.array, softcap: float | None) -> mx.array:
@@ -79,6 +87,51 @@ def _loss_and_gradients(softcap: float | None) -> Callable[..., tuple[mx.array, 
         return mx.stack(losses).sum(), mx.concatenate(dxs), dw.astype(weight.dtype)
 
     return function
+
+
+@lru_cache
+def _custom_loss_and_gradients(
+    softcap: float | None, language: Language
+) -> Callable[..., tuple[mx.array, mx.array, mx.array]]:
+    """The same by a kernel that turns a chunk of logits, read once, into its losses and its whole gradient."""
+    from .kernels.cross_entropy import loss_and_gradient
+
+    @with_vjp(_loss_and_gradients_vjp)
+    def function(x: mx.array, weight: mx.array, labels: mx.array, scale: mx.array):
+        N, V = x.shape[0], weight.shape[0]
+        rows = max(1, min(N, _chunk_elements() // V))
+        w = weight.astype(x.dtype)
+        losses, dxs, dw = [], [], mx.zeros(weight.shape)
+        for i in range(0, N, rows):
+            xc, yc, sc = x[i : i + rows], labels[i : i + rows], scale[i : i + rows]
+            loss, dlogits = loss_and_gradient(xc @ w.T, yc, sc, softcap, implementation=language)
+            losses.append((loss * sc).sum())
+            dxs.append(dlogits @ w)
+            dw = dw + (dlogits.T @ xc).astype(mx.float32)
+        return mx.stack(losses).sum(), mx.concatenate(dxs), dw.astype(weight.dtype)
+
+    return function
+
+
+def _example(x: mx.array, weight: mx.array, labels: mx.array, scale: mx.array, **_: object) -> tuple[mx.array, ...]:
+    """Logits of standard deviation 1, as early in training."""
+    keys = mx.random.split(mx.random.key(0), 3)
+    return (
+        mx.random.normal(x.shape, key=keys[0]).astype(x.dtype),
+        (mx.random.normal(weight.shape, key=keys[1]) * x.shape[1] ** -0.5).astype(weight.dtype),
+        mx.random.randint(0, weight.shape[0], labels.shape, key=keys[2]).astype(labels.dtype),
+        mx.full(scale.shape, 1 / scale.size),
+    )
+
+
+_OPERATION = Operation(
+    "linear_cross_entropy",
+    lambda *arrays, softcap: _loss_and_gradients(softcap)(*arrays)[0],
+    lambda *arrays, softcap, language: _custom_loss_and_gradients(softcap, language)(*arrays)[0],
+    ("softcapped_cross_entropy_loss_and_gradient",),
+    differentiable=(0, 1),
+    example=_example,
+)
 
 
 def _chunk(logits: mx.array, labels: mx.array, scale: mx.array, softcap: float | None):

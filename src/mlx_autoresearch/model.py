@@ -15,6 +15,7 @@ from mlx.utils import tree_flatten
 from . import fastmath
 from .attention import attention
 from .gpt_config import GPTConfig
+from .kernels.operation import Implementation
 from .loss import linear_cross_entropy, softcapped
 from .rotary import norm, norm_rope
 
@@ -55,7 +56,7 @@ class CausalSelfAttention(nn.Module):
         if config.has_value_embedding(layer):
             self.ve_gate = Linear(min(_GATE_CHANNELS, config.n_embd), config.n_kv_head)
 
-    def __call__(self, x: mx.array, ve: mx.array | None) -> mx.array:
+    def __call__(self, x: mx.array, ve: mx.array | None, kernels: Implementation) -> mx.array:
         B, T, C = x.shape
         q = self.c_q(x).reshape(B, T, self.n_head, self.head_dim)
         k = self.c_k(x).reshape(B, T, self.n_kv_head, self.head_dim)
@@ -64,7 +65,8 @@ class CausalSelfAttention(nn.Module):
             # Value residual (ResFormer): a gate per head and token, 2 * sigmoid, so that it starts at 1.
             gate = 2 * mx.sigmoid(self.ve_gate(x[..., :_GATE_CHANNELS]))  # (B, T, H_kv)
             v = v + gate[..., None] * ve.reshape(v.shape)
-        y = attention(norm_rope(q), norm_rope(k), v, self.window)
+        q, k = norm_rope(q, implementation=kernels), norm_rope(k, implementation=kernels)
+        y = attention(q, k, v, self.window, implementation=kernels)
         return self.c_proj(y.reshape(B, T, C))
 
 
@@ -98,8 +100,8 @@ class Block(nn.Module):
         self.attn = CausalSelfAttention(config, layer)
         self.mlp = MLP(config)
 
-    def __call__(self, x: mx.array, ve: mx.array | None) -> mx.array:
-        x = x + self.attn(norm(x), ve)
+    def __call__(self, x: mx.array, ve: mx.array | None, kernels: Implementation) -> mx.array:
+        x = x + self.attn(norm(x), ve, kernels)
         return x + self.mlp(norm(x))
 
 
@@ -107,15 +109,17 @@ class GPT(nn.Module):
     """A decoder-only transformer: token ids in, softcapped logits or their mean cross-entropy out.
 
     config: shape and switches. compute_dtype: dtype of activations and matrix products; None takes bfloat16 on a
-    GPU and float32 on a CPU. Weights are drawn from `mx.random`'s global state, so seed that first.
+    GPU and float32 on a CPU. kernels: "mlx" composes every operation, "custom" uses our kernels, "auto" whichever is
+    faster here; may be changed at any time. Weights are drawn from `mx.random`'s global state, so seed that first.
     """
 
-    def __init__(self, config: GPTConfig, compute_dtype: mx.Dtype | None = None):
+    def __init__(self, config: GPTConfig, compute_dtype: mx.Dtype | None = None, kernels: Implementation = "auto"):
         super().__init__()
         if compute_dtype is None:
             on_cpu = mx.default_device() == mx.Device(mx.cpu)
             compute_dtype = mx.float32 if on_cpu else mx.bfloat16
         self.config = config
+        self.kernels: Implementation = kernels
         self.dtype_name = str(compute_dtype).removeprefix("mlx.core.")  # an mx.Dtype cannot be copied or pickled
         self.transformer = {
             "wte": Embedding(config.vocab_size, config.n_embd),
@@ -180,7 +184,7 @@ class GPT(nn.Module):
         for i, block in enumerate(self.transformer["h"]):
             x = resid_lambdas[i] * x + x0_lambdas[i] * x0
             ve = self.value_embeds[i](idx).astype(x.dtype) if self.config.has_value_embedding(i) else None
-            x = block(x, ve)
+            x = block(x, ve, self.kernels)
         return norm(x)
 
     def logits(self, hidden: mx.array) -> mx.array:
@@ -195,7 +199,11 @@ class GPT(nn.Module):
         """Mean cross-entropy in nats, a float32 scalar, for ids and targets (B, T); targets of -1 are left out."""
         x = self.hidden(idx)
         return linear_cross_entropy(
-            x.reshape(-1, x.shape[-1]), self.lm_head.weight, targets.reshape(-1), self.config.softcap
+            x.reshape(-1, x.shape[-1]),
+            self.lm_head.weight,
+            targets.reshape(-1),
+            self.config.softcap,
+            implementation=self.kernels,
         )
 
     def parameter_counts(self) -> dict[str, int]:

@@ -15,6 +15,8 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_map_with_path
 
+from .kernels.operation import Implementation, Language, Operation
+
 # (a, b, c) of X <- aX + (bA + cA²)X with A = XXᵀ, for 5 iterations with a safety factor of 2e-2.
 POLAR_EXPRESS = (
     (8.156554524902461, -22.48329292557795, 15.878769915207462),
@@ -75,11 +77,18 @@ def adamw_update(
     return p, exp_avg, exp_avg_sq
 
 
-def newton_schulz(g: mx.array, steps: int = 5, dtype: mx.Dtype = mx.float32) -> mx.array:
+def newton_schulz(
+    g: mx.array, steps: int = 5, dtype: mx.Dtype = mx.float32, *, implementation: Implementation = "auto"
+) -> mx.array:
     """Orthogonalise each matrix of (K, m, n): U Vᵀ of its singular value decomposition, approximately.
 
-    The Frobenius norm is taken in float32; the products run in `dtype`, which is also the result's.
+    The Frobenius norm is taken in float32; the products run in `dtype`, which is also the result's. implementation:
+    see `kernels.operation`. Raises ValueError when it cannot run here.
     """
+    return _NEWTON_SCHULZ(g, implementation=implementation, steps=steps, dtype=dtype)
+
+
+def _composed_newton_schulz(g: mx.array, *, steps: int, dtype: mx.Dtype) -> mx.array:
     x = g.astype(mx.float32)
     frobenius = mx.sqrt(mx.square(x).sum(axis=(-2, -1), keepdims=True))
     x = (x / (frobenius * 1.02 + 1e-6)).astype(dtype)
@@ -90,6 +99,22 @@ def newton_schulz(g: mx.array, steps: int = 5, dtype: mx.Dtype = mx.float32) -> 
         B = b * A + c * (A @ A)
         x = a * x + (x @ B if tall else B @ x)
     return x
+
+
+def _custom_newton_schulz(g: mx.array, *, steps: int, dtype: mx.Dtype, language: Language) -> mx.array:
+    from .kernels.newton_schulz import newton_schulz
+
+    return newton_schulz(g, steps, dtype, implementation=language)
+
+
+_NEWTON_SCHULZ = Operation(
+    "newton_schulz",
+    _composed_newton_schulz,
+    _custom_newton_schulz,
+    ("newton_schulz_gram", "newton_schulz_polynomial", "newton_schulz_combination"),
+    differentiable=(),
+    example=lambda g, **_: (mx.random.normal(g.shape, key=mx.random.key(0)),),
+)
 
 
 def muon_update(
@@ -104,6 +129,7 @@ def muon_update(
     weight_decay: mx.array | float,
     ns_steps: int = 5,
     ns_dtype: mx.Dtype = mx.float32,
+    implementation: Implementation = "auto",
 ) -> tuple[mx.array, mx.array, mx.array]:
     """One Muon step on a batch of matrices (K, m, n), in float32 but for the orthogonalisation.
 
@@ -113,7 +139,7 @@ def muon_update(
     g = g.astype(mx.float32)
     momentum_buffer = momentum * momentum_buffer + (1 - momentum) * g
     nesterov = momentum * momentum_buffer + (1 - momentum) * g
-    u = newton_schulz(nesterov, ns_steps, ns_dtype).astype(mx.float32)
+    u = newton_schulz(nesterov, ns_steps, ns_dtype, implementation=implementation).astype(mx.float32)
 
     # NorMuon: even out rows (or columns) by their running second moment, keeping the norm of the whole update.
     axis, size = (-1, n) if m >= n else (-2, m)
@@ -135,22 +161,31 @@ class MuonAdamW:
 
     groups: from `gpt_groups`, or your own; every trainable parameter belongs to exactly one.
     ns_dtype: dtype of the Newton-Schulz products; None takes bfloat16 on a GPU and float32 on a CPU.
+    kernels: which implementation of them, see `kernels.operation`.
 
     `state` holds arrays only, so it can enter `mx.compile` as inputs and outputs: moments, the step count, and the
     three scheduled scalars `lr_multiplier` (of every group), `momentum` and `weight_decay_multiplier` (of Muon).
     """
 
-    def __init__(self, groups: Sequence[AdamWGroup | MuonGroup], ns_dtype: mx.Dtype | None = None):
+    def __init__(
+        self,
+        groups: Sequence[AdamWGroup | MuonGroup],
+        ns_dtype: mx.Dtype | None = None,
+        kernels: Implementation = "auto",
+    ):
         if ns_dtype is None:
             ns_dtype = mx.float32 if mx.default_device() == mx.Device(mx.cpu) else mx.bfloat16
         self.groups = tuple(groups)
         self.ns_dtype = ns_dtype
+        self.kernels: Implementation = kernels
         self.state: dict[str, Any] = {}
 
     @classmethod
-    def for_gpt(cls, model: nn.Module, ns_dtype: mx.Dtype | None = None, **settings: Any) -> MuonAdamW:
+    def for_gpt(
+        cls, model: nn.Module, ns_dtype: mx.Dtype | None = None, kernels: Implementation = "auto", **settings: Any
+    ) -> MuonAdamW:
         """The reference's groups for a `GPT`; `settings` are those of `gpt_groups`."""
-        return cls(gpt_groups(model, **settings), ns_dtype)
+        return cls(gpt_groups(model, **settings), ns_dtype, kernels)
 
     def init(self, parameters: dict) -> None:
         """Zero moments for a tree of parameters. Raises ValueError when groups and parameters do not match."""
@@ -245,6 +280,7 @@ class MuonAdamW:
             weight_decay=group.weight_decay * scalars["weight_decay_multiplier"],
             ns_steps=group.ns_steps,
             ns_dtype=self.ns_dtype,
+            implementation=self.kernels,
         )
         for i, name in enumerate(group.names):
             if name in g:

@@ -9,6 +9,7 @@ import numpy as np
 
 from . import fastmath
 from .autodiff import with_vjp
+from .kernels.operation import Implementation, Language, Operation
 
 _EPS = 1.1920929e-07  # float32 machine epsilon, what torch.rms_norm adds when given none
 
@@ -18,20 +19,51 @@ def norm(x: mx.array) -> mx.array:
     return _norm(x) if _on_cpu(x) else mx.fast.rms_norm(x, None, _EPS)
 
 
-def rope(x: mx.array) -> mx.array:
+def rope(x: mx.array, *, implementation: Implementation = "auto") -> mx.array:
     """Rotary embedding of (B, T, H, D): pairs (j, j + D/2), positions 0 ... T-1 in every row and head, base 10000.
 
-    Su et al., arXiv:2104.09864; the reference turns by minus the position, hence the scale of -1.
+    Su et al., arXiv:2104.09864. implementation: see `kernels.operation`. Raises ValueError when it cannot run here.
     """
+    return _ROPE(x, implementation=implementation)
+
+
+def norm_rope(x: mx.array, *, implementation: Implementation = "auto") -> mx.array:
+    """rope(norm(x)) of (B, T, H, D), as queries and keys need it: a rotation changes no norm, so either comes first."""
+    return _NORM_ROPE(x, implementation=implementation)
+
+
+def _composed_rope(x: mx.array) -> mx.array:
+    # The reference turns by minus the position, hence the scale of -1.
     if _on_cpu(x):
         return _rope(x)
     y = mx.fast.rope(x.transpose(0, 2, 1, 3), x.shape[-1], traditional=False, base=10000.0, scale=-1.0, offset=0)
     return y.transpose(0, 2, 1, 3)
 
 
-def norm_rope(x: mx.array) -> mx.array:
-    """norm(rope(x)) of (B, T, H, D): a rotation changes no norm, so either may come first."""
-    return rope(norm(x))
+def _composed_norm_rope(x: mx.array) -> mx.array:
+    return _composed_rope(norm(x))
+
+
+def _custom_rope(x: mx.array, *, language: Language) -> mx.array:
+    from .kernels.rope import rope
+
+    return rope(x, implementation=language)
+
+
+def _custom_norm_rope(x: mx.array, *, language: Language) -> mx.array:
+    from .kernels.rope import norm_rope
+
+    return norm_rope(x, implementation=language)
+
+
+def _example(x: mx.array) -> tuple[mx.array, ...]:
+    return (mx.random.normal(x.shape, key=mx.random.key(0)).astype(x.dtype),)
+
+
+_ROPE = Operation("rope", _composed_rope, _custom_rope, ("rope",), (0,), _example)
+_NORM_ROPE = Operation(
+    "norm_rope", _composed_norm_rope, _custom_norm_rope, ("norm_rope_forward", "norm_rope_backward"), (0,), _example
+)
 
 
 def _on_cpu(x: mx.array) -> bool:

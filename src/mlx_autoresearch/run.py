@@ -50,16 +50,27 @@ class Run:
     def create(cls, config: Config, root: Path, name: str, info: dict[str, Any]) -> Run:
         """A new folder under `root`, named by time and `name`, with the configuration and `info` in it."""
         stamp = time.strftime("%Y%m%d-%H%M%S")
-        with _user_errors(root):
-            root.mkdir(parents=True, exist_ok=True)
-            attempt = 0
-            while True:
-                run = cls(root / (f"{stamp}-{name}" + (f"-{attempt}" if attempt else "")))
-                try:
-                    run.path.mkdir()
-                    break
-                except FileExistsError:
-                    attempt += 1
+        attempt = 0
+        while True:
+            try:
+                return cls.create_at(root / (f"{stamp}-{name}" + (f"-{attempt}" if attempt else "")), config, info)
+            except FileExistsError:
+                attempt += 1
+
+    @classmethod
+    def create_at(cls, path: Path, config: Config, info: dict[str, Any]) -> Run:
+        """A new folder of exactly this name. Raises FileExistsError when there is one."""
+        run = cls(path)
+        with _user_errors(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                path.mkdir()
+            except FileExistsError:
+                exists = True
+            else:
+                exists = False
+        if exists:
+            raise FileExistsError(path)
         run.save_config(config)
         run._write(INFO, json.dumps(info | versions(), indent=2) + "\n")
         return run

@@ -9,13 +9,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import mlx.core as mx
-import mlx.nn as nn
-from mlx.utils import tree_map
 
 from . import device, schedule
 from .config import Config
@@ -23,12 +20,14 @@ from .data.packing import PackedBatches
 from .data.prefetch import Prefetcher
 from .data.prepare import PreparedData, open_prepared
 from .errors import RunFailed, UserError
-from .evaluate import Bpb, evaluate_bpb
+from .evaluate import Bpb, LanguageModel, evaluate_bpb
+from .kernels.operation import recording
 from .model import GPT
-from .optimizer import MuonAdamW
+from .optimizer import MuonAdamW, MuonGroup, newton_schulz
 from .paths import cache_dir
 from .report_lines import Reporter, make_reporter
 from .run import Run
+from .train_step import make_step
 
 _EXPLODED = 100.0  # nats; a uniform guess over the largest vocabulary costs 11
 _STUCK_STEPS = 8
@@ -47,10 +46,20 @@ def train(
     started = time.perf_counter()
     data = open_data(config)
     session = _Session(config, data, started)
-    hashes = {f"{split}_sha256": data.split(split).sha256 for split in ("train", "val")}
-    info = {"data": {"folder": str(data.path)} | hashes, "device": device.device_name()}
-    session.run = Run.create(config, Path(runs), name, info)
+    session.run = Run.create(config, Path(runs), name, _info(data))
     return session.finish(reporter or make_reporter())
+
+
+def train_in(folder: Path, config: Config, *, score: bool, reporter: Reporter) -> dict[str, Any]:
+    """`train`, into a run folder of exactly this name, which must not exist.
+
+    Without `score` the checkpoint is left to somebody else to evaluate, and what `scores` gives is None in the summary.
+    """
+    started = time.perf_counter()
+    data = open_data(config)
+    session = _Session(config, data, started)
+    session.run = Run.create_at(folder, config, _info(data))
+    return session.finish(reporter, score=score)
 
 
 def resume(path: str | Path, config: Config | None = None, *, reporter: Reporter | None = None) -> dict[str, Any]:
@@ -78,9 +87,9 @@ def evaluate_run(path: str | Path) -> Bpb:
     config = run.config()
     data = open_data(config)
     check_same_data(run, data, "val")
-    model = _make_model(config)
+    model = make_model(config)
     run.load_checkpoint(model)
-    return _evaluate(model, config, data)
+    return evaluate_model(model, config, data)
 
 
 def open_data(config: Config) -> PreparedData:
@@ -103,51 +112,17 @@ def check_same_data(run: Run, data: PreparedData, *splits: Literal["train", "val
             )
 
 
+def _info(data: PreparedData) -> dict[str, Any]:
+    """What a run's folder says about where it ran."""
+    hashes = {f"{split}_sha256": data.split(split).sha256 for split in ("train", "val")}
+    return {"data": {"folder": str(data.path)} | hashes, "device": device.device_name()}
+
+
 def compute_dtype(config: Config) -> mx.Dtype:
     """The dtype of activations: as configured, or the device's default."""
     if config.train.compute_dtype == "auto":
         return device.default_compute_dtype()
     return {"float32": mx.float32, "bfloat16": mx.bfloat16}[config.train.compute_dtype]
-
-
-def make_step(model: GPT, optimizer: MuonAdamW, accumulation_steps: int = 1) -> Callable[[Iterator], mx.array]:
-    """A compiled optimizer step: takes an iterator of (inputs, targets) pairs, returns the mean loss, evaluated.
-
-    Every micro-batch is evaluated before the next is built, so that memory does not grow with `accumulation_steps`.
-    """
-    state = [model.state, optimizer.state]
-    loss_and_grad = nn.value_and_grad(model, lambda x, y: model.loss(x, y) / accumulation_steps)
-
-    @partial(mx.compile, inputs=state, outputs=state)
-    def whole(x: mx.array, y: mx.array) -> mx.array:
-        loss, grads = loss_and_grad(x, y)
-        optimizer.update(model, grads)
-        return loss
-
-    @partial(mx.compile, inputs=state, outputs=state)
-    def micro(x: mx.array, y: mx.array, loss_sum: mx.array, grad_sum: dict) -> tuple[mx.array, dict]:
-        loss, grads = loss_and_grad(x, y)
-        return loss_sum + loss, tree_map(mx.add, grad_sum, grads)
-
-    @partial(mx.compile, inputs=state, outputs=state)
-    def update(grads: dict) -> None:
-        optimizer.update(model, grads)
-
-    def step(batches: Iterator) -> mx.array:
-        if accumulation_steps == 1:
-            loss = whole(*next(batches))
-        else:
-            loss = mx.array(0.0)
-            grads = tree_map(mx.zeros_like, model.trainable_parameters())
-            for _ in range(accumulation_steps):
-                x, y = next(batches)
-                loss, grads = micro(x, y, loss, grads)
-                mx.eval(loss, grads)
-            update(grads)
-        mx.eval(loss, state)
-        return loss
-
-    return step
 
 
 class _Session:
@@ -158,10 +133,11 @@ class _Session:
     def __init__(self, config: Config, data: PreparedData, started: float):
         self.config, self.data, self.started = config, data, started
         mx.random.seed(config.train.seed)
-        self.model = _make_model(config)
+        self.model = make_model(config)
         _check_memory(self.model, config)
-        self.optimizer = MuonAdamW.for_gpt(self.model, **config.optimizer.model_dump())
+        self.optimizer = MuonAdamW.for_gpt(self.model, kernels=config.kernels, **config.optimizer.model_dump())
         self.optimizer.init(self.model.parameters())
+        self.kernels = choose_kernels(self.model, self.optimizer, config)
         mx.eval(self.model.parameters(), self.optimizer.state)
         train = data.split("train")
         self.batches = PackedBatches(
@@ -188,8 +164,8 @@ class _Session:
             raise UserError(f"the checkpoint in {self.run.path} is of another version: start a new run") from None
         self.run.truncate_metrics(self.step)
 
-    def finish(self, reporter: Reporter) -> dict[str, Any]:
-        """Train to the end of the budget, evaluate, and write the summary."""
+    def finish(self, reporter: Reporter, *, score: bool = True) -> dict[str, Any]:
+        """Train to the end of the budget, evaluate unless told not to, and write the summary."""
         with reporter:
             reporter.start(self._description())
             self._train(reporter)
@@ -197,7 +173,7 @@ class _Session:
             mx.clear_cache()
             mx.reset_peak_memory()
             try:
-                bpb = _evaluate(self.model, self.config, self.data)
+                bpb = evaluate_model(self.model, self.config, self.data) if score else None
             except KeyboardInterrupt:
                 raise self._stopped("stopped while evaluating") from None
             if (self._mfu(self._tokens_per_second(), self.peaks[0]) or 0) > 90:
@@ -349,11 +325,11 @@ class _Session:
             "max_steps": self.config.train.max_steps,
         }
 
-    def _summary(self, bpb: Bpb) -> dict[str, Any]:
+    def _summary(self, bpb: Bpb | None) -> dict[str, Any]:
         train = self.config.train
         speed = self._tokens_per_second()
-        return {
-            "val_bpb": bpb.val_bpb,
+        summary = {
+            "val_bpb": None,
             "training_seconds": self.training_seconds,
             "total_seconds": self.total_seconds_before + time.perf_counter() - self.started,
             "peak_memory_mb": self.peak_memory / 2**20,
@@ -365,20 +341,35 @@ class _Session:
             "num_steps": self.step,
             "num_params_M": self.model.parameter_counts()["total"] / 1e6,
             "depth": self.model.config.n_layer,
+            "kernels": _kernels_used(self.kernels),
             "seed": train.seed,
             "packing_efficiency": self.batches.efficiency,
-            "val_bpb_reference_bytes": bpb.reference_bpb,
-            "eval_tokens": bpb.tokens,
+            "val_bpb_reference_bytes": None,
+            "eval_tokens": None,
             "run": str(self.run.path),
         }
+        return summary if bpb is None else summary | scores(bpb)
 
 
-def _make_model(config: Config) -> GPT:
-    return GPT(config.gpt_config(), compute_dtype=compute_dtype(config))
+def scores(bpb: Bpb) -> dict[str, Any]:
+    """The metric's entries in a summary."""
+    return {
+        "val_bpb": bpb.val_bpb,
+        "val_bpb_reference_bytes": bpb.reference_bpb,
+        "eval_tokens": bpb.tokens,
+    }
 
 
-def _evaluate(model: GPT, config: Config, data: PreparedData) -> Bpb:
+def make_model(config: Config) -> GPT:
+    """A freshly initialised model of a configuration."""
+    return GPT(config.gpt_config(), compute_dtype(config), config.kernels)
+
+
+def evaluate_model(model: LanguageModel, config: Config, data: PreparedData) -> Bpb:
+    """val_bpb of a model on the validation split. Raises RunFailed when its logits are unusable."""
     val = data.split("val")
+    if isinstance(model, GPT):
+        model.kernels = "mlx"  # the metric depends on no choice of kernels, and would show one that is wrong
     return evaluate_bpb(
         model,
         val.tokens,
@@ -388,6 +379,31 @@ def _evaluate(model: GPT, config: Config, data: PreparedData) -> Bpb:
         eval_tokens=config.evaluate.eval_tokens,
         sequence_len=config.evaluate.sequence_len,
     )
+
+
+def choose_kernels(model: GPT, optimizer: MuonAdamW, config: Config) -> dict[str, str]:
+    """Which implementation every operation of a step uses, by its shapes; `auto` measures here what it has not yet measured.
+
+    Builds a step without computing it. Raises UserError when the kernels do not take the model's shapes.
+    """
+    rows = mx.zeros((config.train.device_batch_size, config.model.sequence_len), mx.int32)
+    try:
+        with recording() as used:
+            model.loss(rows, rows)
+            for group in optimizer.groups:
+                if isinstance(group, MuonGroup):
+                    momentum = optimizer.state["momentum_buffer"][group.names[0]]
+                    newton_schulz(momentum, group.ns_steps, optimizer.ns_dtype, implementation=optimizer.kernels)
+    except ValueError as error:
+        raise UserError(f"kernels: {config.kernels}: {error}; kernels: auto chooses what fits") from None
+    return used
+
+
+def _kernels_used(choices: dict[str, str]) -> str:
+    """Each operation with what it used, in one line."""
+    names = sorted({what.split()[0] for what in choices})
+    used = {name: sorted({choice for what, choice in choices.items() if what.split()[0] == name}) for name in names}
+    return ", ".join(f"{name} {'+'.join(choices)}" for name, choices in used.items())
 
 
 def _check_memory(model: GPT, config: Config) -> None:
@@ -411,10 +427,12 @@ def _check_resumable(stored: Config, config: Config) -> None:
     def fixed(c: Config) -> dict[str, Any]:
         values = c.model_dump(mode="json")
         values["train"] = {k: v for k, v in values["train"].items() if k not in free}
-        return values
+        sections = {name: section for name, section in values.items() if isinstance(section, dict)}
+        fields = {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
+        return fields | {name: value for name, value in values.items() if name not in sections}
 
     old, new = fixed(stored), fixed(config)
-    if changed := [f"{s}.{key}" for s in old for key in old[s] if old[s][key] != new[s].get(key)]:
+    if changed := [field for field in old if old[field] != new.get(field)]:
         raise UserError(
             f"a resumed run keeps its configuration: only train.{', train.'.join(sorted(free))} may change, "
             f"but {', '.join(changed)} differs"

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from simulator.compiler_paths import needs_compiler
 
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.kernels.description import load_kernel, split_source
 from mlx_autoresearch.kernels.registry import find_kernel, kernel_names
+from mlx_autoresearch.kernels.verify import run_case
 from mlx_autoresearch.simulator.translation import check_dialect
 
 GOOD = """
@@ -95,6 +97,20 @@ def test_findings_in_and_after_an_include_name_their_line(folder: Path) -> None:
     )
     found = check_dialect(load_kernel(folder / "mine.metal").kernel, knows_columns=True)
     assert [(finding.file, finding.line) for finding in found] == [("common.h", 2), ("mine.metal", 3)]
+
+
+@needs_compiler
+def test_a_fault_in_an_included_function_names_its_line(folder: Path) -> None:
+    (folder / "common.h").write_text(
+        "\ntemplate <typename P> METAL_FUNC float past_the_end(P x) {\n  return x[8];\n}\n"
+    )
+    body = "if (thread_position_in_grid.x < 8)\n  y[thread_position_in_grid.x] = past_the_end(x);\n"
+    (folder / "mine.metal").write_text(f'#include "common.h"\n// kernel body\n{body}')
+    (folder / "mine.yaml").write_text(GOOD.replace("[n, m]", "[n]"))
+    findings = run_case(load_kernel(folder / "mine.metal"), {"n": 8}, seed=0).findings
+    assert [(finding.what, finding.file, finding.line) for finding in findings] == [
+        ("device-out-of-bounds", "common.h", 3)
+    ]
 
 
 def test_sizes_are_checked(folder: Path) -> None:

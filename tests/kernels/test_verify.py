@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import mlx.core as mx
 import numpy as np
 import pytest
 from simulator.compiler_paths import needs_compiler
 
+from mlx_autoresearch import device
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.kernels.description import KernelFile
 from mlx_autoresearch.kernels.registry import find_kernel
-from mlx_autoresearch.kernels.verify import EXHAUSTIVE_CASES, SEEDS, cases, compare, run_case, verify, verify_on_metal
+from mlx_autoresearch.kernels.verify import EXHAUSTIVE_CASES, SEEDS, cases, compare, run_case, verify, verify_on_gpu
 from mlx_autoresearch.simulator import find_compiler
 
+ROPE = str(Path(__file__).parents[1] / "simulator" / "kernels" / "tiled_rope.metal")
 SMALL: list[dict[str, Any]] = [{"T": 7}]
 
 
 def edited(old: str, new: str) -> KernelFile:
-    file = find_kernel("rope")
+    file = find_kernel(ROPE)
     assert old in file.kernel.source
     return replace(file, kernel=replace(file.kernel, source=file.kernel.source.replace(old, new)))
 
 
 @needs_compiler
 def test_a_right_kernel_passes_in_every_order() -> None:
-    report = verify(find_kernel("rope"), SMALL)
+    report = verify(find_kernel(ROPE), SMALL)
     assert report.findings == []
     assert [case.seed for case in report.cases] == list(SEEDS)
     assert 0 < report.error < 1
@@ -50,13 +53,13 @@ def test_a_wrong_kernel_does_not(old: str, new: str, expected: str) -> None:
 
 @needs_compiler
 def test_a_missing_definition_is_said() -> None:
-    report = verify(replace(find_kernel("rope"), definition=None), SMALL, seeds=[0])
+    report = verify(replace(find_kernel(ROPE), definition=None), SMALL, seeds=[0])
     assert report.findings == []
     assert any("no definition" in text for text in report.unchecked)
 
 
 def test_nan_and_wrong_infinities_exceed_every_tolerance() -> None:
-    file = find_kernel("rope")
+    file = find_kernel(ROPE)
     call = file.call(file.resolve({"T": 1, "H": 1, "D": 2}))
     exact = [np.ones((1, 1, 1, 2)), np.array([1e4])]
     for wrong in (np.nan, np.inf):
@@ -67,23 +70,24 @@ def test_nan_and_wrong_infinities_exceed_every_tolerance() -> None:
 
 @needs_compiler
 def test_a_definition_of_another_shape_is_refused() -> None:
-    file = replace(find_kernel("rope"), definition=lambda x, base: {"y": x[0]})
+    file = replace(find_kernel(ROPE), definition=lambda x, base: {"y": x[0]})
     with pytest.raises(UserError, match="the definition gives y the shape"):
         run_case(file, {"T": 7}, seed=0)
 
 
 def test_exhaustive_adds_random_cases() -> None:
-    file = find_kernel("rope")
+    file = find_kernel(ROPE)
     usual = list(cases(file, [], SEEDS, exhaustive=False))
     more = list(cases(file, [], SEEDS, exhaustive=True))
     assert len(more) == len(usual) + EXHAUSTIVE_CASES
     assert len({seed for _, seed in more}) >= EXHAUSTIVE_CASES
 
 
-def test_metal_is_refused_in_one_line_where_there_is_none() -> None:
-    if mx.metal.is_available():
-        assert verify_on_metal(find_kernel("rope"), SMALL).findings == []
+@pytest.mark.parametrize("language", ["metal", "cuda"])
+def test_a_gpu_is_refused_in_one_line_where_there_is_none(language: Literal["metal", "cuda"]) -> None:
+    if device.kernel_backend() == language:
+        assert verify_on_gpu(find_kernel(ROPE), language, SMALL).findings == []
         return
-    with pytest.raises(UserError, match="no Metal device") as raised:
-        verify_on_metal(find_kernel("rope"))
+    with pytest.raises(UserError, match=f"no {language.capitalize()} device") as raised:
+        verify_on_gpu(find_kernel(ROPE), language)
     assert "\n" not in str(raised.value)

@@ -8,10 +8,11 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from mlx_autoresearch import device
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.simulator import Finding, lint, run
 from mlx_autoresearch.simulator.arrays import round_to_bfloat16, widen_bfloat16
@@ -30,6 +31,7 @@ class CaseReport:
     findings: list[Finding]
     error: float = 0.0  # the largest, in units of the tolerance
     seconds: float = 0.0
+    accesses: int = 0  # to memory, by all threads
 
 
 @dataclass
@@ -132,7 +134,7 @@ def run_case(
     findings, error = simulation.findings, 0.0
     if not findings:
         findings, error = compare(file, call, simulation.outputs, [exact for _, exact in given])
-    return CaseReport(sizes, seed, findings, error, time.perf_counter() - started)
+    return CaseReport(sizes, seed, findings, error, time.perf_counter() - started, simulation.accesses)
 
 
 def lint_kernel(file: KernelFile, compiler: str | None = None) -> tuple[list[Finding], list[str]]:
@@ -194,53 +196,29 @@ def verify(
     return report
 
 
-def _mx_dtype(name: str) -> Any:
-    import mlx.core as mx
-
-    return mx.bool_ if name == "bool" else getattr(mx, name)
-
-
-def why_no_metal() -> str | None:
-    """Why kernels cannot run on Metal here, in one line; None if they can."""
-    import mlx.core as mx
-
-    if mx.metal.is_available():
-        return None
-    return "this machine has no Metal device: `make verify-metal` needs a Mac with Apple silicon"
+def require_gpu(language: Literal["metal", "cuda"]) -> None:
+    """Raises UserError, in one line, where MLX does not compute on a GPU of this language."""
+    if device.kernel_backend() != language:
+        needed = {"metal": "a Mac with Apple silicon", "cuda": "an NVIDIA GPU and MLX's CUDA wheel"}[language]
+        raise UserError(f"kernels: this machine has no {language.capitalize()} device: {needed} would be one")
 
 
-def verify_on_metal(file: KernelFile, shapes: Iterable[Sizes] = ()) -> KernelReport:
-    """Runs the same cases through `mx.fast.metal_kernel` and compares with the same definition.
+def verify_on_gpu(file: KernelFile, language: Literal["metal", "cuda"], shapes: Iterable[Sizes] = ()) -> KernelReport:
+    """Runs the same cases on this machine's GPU and compares with the same definition.
 
-    Raises UserError where there is no Metal device.
+    Raises UserError where there is no such GPU.
     """
     import mlx.core as mx
 
-    if reason := why_no_metal():
-        raise UserError(reason)
-    kernel = file.kernel
-    compiled: Any = mx.fast.metal_kernel(
-        name=kernel.name,
-        input_names=list(kernel.input_names),
-        output_names=list(kernel.output_names),
-        source=kernel.source,
-        header=kernel.header,
-        atomic_outputs=kernel.atomic_outputs,
-    )
+    from .launch import run_on_gpu
+
+    require_gpu(language)
     report = KernelReport(file.name, [])
     for sizes in shapes or file.description.cases:
         started = time.perf_counter()
         call = file.call(file.resolve(sizes))
         given = [_as_given(dtype, array) for dtype, array in call.inputs.values()]
-        outputs = compiled(
-            inputs=[array for array, _ in given],
-            template=[(name, _mx_dtype(v) if isinstance(v, str) else v) for name, v in call.template],
-            grid=call.grid,
-            threadgroup=call.threadgroup,
-            output_shapes=call.output_shapes,
-            output_dtypes=[_mx_dtype(dtype) for dtype in call.output_dtypes],
-            init_value=call.init_value,
-        )
+        outputs = run_on_gpu(file.kernel, language, [array for array, _ in given], call)
         mx.eval(outputs)
         findings, error = compare(file, call, outputs, [exact for _, exact in given])
         report.cases.append(CaseReport(sizes, 0, findings, error, time.perf_counter() - started))

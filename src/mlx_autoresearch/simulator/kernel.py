@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +42,12 @@ class Kernel:
     @property
     def header_file(self) -> str:
         return self.file or f"{self.name}.header"
+
+    @property
+    def files(self) -> set[str]:
+        """Every file that a finding can name: those that #line directives name too."""
+        included = re.findall(r'^#line \d+ "([^"]+)"$', self.header + "\n" + self.source, re.M)
+        return {self.source_file, self.header_file, *included}
 
     def __call__(self, **call: Any) -> list[Any]:
         """Calls `simulate` with the keyword arguments of a `mx.fast.metal_kernel` object's call."""

@@ -196,7 +196,7 @@ def _diagnosed(said: list[Diagnostic], kernel: Kernel) -> list[Finding]:
     for entry in said:
         if "double_is_not_a_metal_type" in entry.message or entry.option == "-Wdouble-promotion":
             what = "double-arithmetic"
-        elif "uninitialized" in entry.option and entry.file in (kernel.source_file, kernel.header_file):
+        elif "uninitialized" in entry.option and entry.file in kernel.files:
             what = "uninitialised-variable"
         elif entry.severity == "error":
             what = "compile-error"
@@ -207,7 +207,7 @@ def _diagnosed(said: list[Diagnostic], kernel: Kernel) -> list[Finding]:
 
 
 def _found(records: Sequence[FindingRecord], library: Path, kernel: Kernel) -> list[Finding]:
-    places = locate(library, (r.address for r in records if r.address), {kernel.source_file, kernel.header_file})
+    places = locate(library, (r.address for r in records if r.address), kernel.files)
     findings = []
     for record in records:
         file, line = record.file.decode(errors="replace"), int(record.line)

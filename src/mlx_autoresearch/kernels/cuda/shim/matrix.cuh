@@ -1,0 +1,113 @@
+// 8x8 simdgroup matrices in the tensor cores' accumulator layout: columns lane % 4 * 2 + {0, 1} of row lane / 4.
+namespace mlx::core::cu {
+inline namespace metal {
+namespace detail {
+METAL_FUNC int fragment_row() { return lane() / 4; }
+METAL_FUNC int fragment_column() { return lane() % 4 * 2; }
+
+// The transpose of a fragment of 16-bit elements.
+METAL_FUNC uint transposed(uint pair) {
+  uint result;
+  asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(result) : "r"(pair));
+  return result;
+}
+// Whether both elements of a lane can be accessed at once, in every row. Mostly known when compiling: of an address in
+// threadgroup memory, unlike one that may be anywhere, the compiler knows the lowest bits.
+template <class T> METAL_FUNC bool pairs_are_aligned(const T* p, ulong elements_per_row) {
+  const ulong address = __isShared(p) ? __cvta_generic_to_shared(p) : reinterpret_cast<ulong>(p);
+  return (address | elements_per_row * sizeof(T)) % sizeof(vec<T, 2>) == 0;
+}
+}  // namespace detail
+
+template <class T, int Rows, int Columns = Rows> struct simdgroup_matrix {
+  static_assert(Rows == 8 && Columns == 8, "simdgroup matrices are 8x8");
+  using storage_type = vec<T, 2>;
+  storage_type elements;
+  simdgroup_matrix() = default;
+  METAL_FUNC explicit simdgroup_matrix(T diagonal) {
+    for (int e = 0; e < 2; e++)
+      elements[e] = detail::fragment_row() == detail::fragment_column() + e ? diagonal : T(0.0f);
+  }
+  METAL_FUNC storage_type& thread_elements() { return elements; }
+  METAL_FUNC const storage_type& thread_elements() const { return elements; }
+};
+using simdgroup_float8x8 = simdgroup_matrix<float, 8, 8>;
+using simdgroup_half8x8 = simdgroup_matrix<half, 8, 8>;
+using simdgroup_bfloat8x8 = simdgroup_matrix<bfloat, 8, 8>;
+
+template <class T, int Rows, int Columns = Rows>
+METAL_FUNC simdgroup_matrix<T, Rows, Columns> make_filled_simdgroup_matrix(T x) {
+  simdgroup_matrix<T, Rows, Columns> m;
+  m.elements = vec<T, 2>(x);
+  return m;
+}
+
+template <class T>
+METAL_FUNC void simdgroup_load(simdgroup_matrix<T, 8, 8>& m, const T* source, ulong elements_per_row = 8,
+                               ulong2 origin = ulong2(0), bool transpose = false) {
+  source += origin.y * elements_per_row + origin.x;
+  const int row = detail::fragment_row(), column = detail::fragment_column();
+  const bool at_once = detail::pairs_are_aligned(source, elements_per_row);
+  if (at_once && (!transpose || sizeof(T) == 2)) {
+    m.elements = *reinterpret_cast<const vec<T, 2>*>(source + row * elements_per_row + column);
+    if constexpr (sizeof(T) == 2) {
+      if (transpose) m.elements = as_type<vec<T, 2>>(detail::transposed(as_type<uint>(m.elements)));
+    }
+  } else {
+#pragma unroll
+    for (int e = 0; e < 2; e++)
+      m.elements[e] = source[transpose ? (column + e) * elements_per_row + row : row * elements_per_row + column + e];
+  }
+}
+
+template <class T>
+METAL_FUNC void simdgroup_store(const simdgroup_matrix<T, 8, 8>& m, T* target, ulong elements_per_row = 8,
+                                ulong2 origin = ulong2(0), bool transpose = false) {
+  target += origin.y * elements_per_row + origin.x;
+  const int row = detail::fragment_row(), column = detail::fragment_column();
+  if (!transpose && detail::pairs_are_aligned(target, elements_per_row)) {
+    *reinterpret_cast<vec<T, 2>*>(target + row * elements_per_row + column) = m.elements;
+  } else {
+#pragma unroll
+    for (int e = 0; e < 2; e++)
+      target[transpose ? (column + e) * elements_per_row + row : row * elements_per_row + column + e] = m.elements[e];
+  }
+}
+
+// On tensor cores, whose product has 16 rows: the lower 8 are zeros. They want the right operand transposed.
+#define MSL_MULTIPLY(T, ptx)                                                                                        \
+  METAL_FUNC void simdgroup_multiply_accumulate(simdgroup_float8x8& d, const simdgroup_matrix<T, 8, 8>& a,          \
+                                                const simdgroup_matrix<T, 8, 8>& b, const simdgroup_float8x8& c) {  \
+    float sum[4];                                                                                                   \
+    asm("mma.sync.aligned.m16n8k8.row.col.f32." ptx "." ptx ".f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%7, %8, %9, %9};" \
+        : "=f"(sum[0]), "=f"(sum[1]), "=f"(sum[2]), "=f"(sum[3])                                                    \
+        : "r"(as_type<uint>(a.elements)), "r"(0u), "r"(detail::transposed(as_type<uint>(b.elements))),              \
+          "f"(c.elements[0]), "f"(c.elements[1]), "f"(0.0f));                                                       \
+    d.elements = float2(sum[0], sum[1]);                                                                            \
+  }
+MSL_MULTIPLY(half, "f16")
+MSL_MULTIPLY(bfloat, "bf16")
+#undef MSL_MULTIPLY
+
+// In float32 throughout: tensor cores would round the operands to 10 bits.
+METAL_FUNC void simdgroup_multiply_accumulate(simdgroup_float8x8& d, const simdgroup_float8x8& a,
+                                              const simdgroup_float8x8& b, const simdgroup_float8x8& c) {
+  const int lane = detail::lane();
+  float2 sum = c.elements;
+#pragma unroll
+  for (int k = 0; k < 8; k++) {
+    const float left = __shfl_sync(0xffffffffu, a.elements[k % 2], lane / 4 * 4 + k / 2);
+#pragma unroll
+    for (int e = 0; e < 2; e++)
+      sum[e] = ::fmaf(left, __shfl_sync(0xffffffffu, b.elements[e], k * 4 + lane % 4), sum[e]);
+  }
+  d.elements = sum;
+}
+
+template <class D, class T>
+METAL_FUNC void simdgroup_multiply(simdgroup_matrix<D, 8, 8>& d, const simdgroup_matrix<T, 8, 8>& a,
+                                   const simdgroup_matrix<T, 8, 8>& b) {
+  simdgroup_multiply_accumulate(d, a, b, make_filled_simdgroup_matrix<D, 8, 8>(D(0.0f)));
+}
+}  // namespace metal
+}  // namespace mlx::core::cu

@@ -1,0 +1,107 @@
+"""Launches a kernel of custom_kernels/ by name, on Metal, on CUDA or in the simulator: one source, one YAML."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any, Literal
+
+import mlx.core as mx
+
+from mlx_autoresearch.simulator import Kernel, KernelFault, run
+
+from .description import KernelFile, Launch
+from .operation import Language
+from .registry import find_kernel
+
+
+def launch(name: str, language: Language, inputs: Mapping[str, mx.array], **sizes: Any) -> list[mx.array]:
+    """The outputs of one launch of the kernel `name`, in the YAML's order.
+
+    inputs: the arrays that the YAML describes by a shape; those it gives by value follow from `sizes`, its names for
+    lengths and dtypes. "simulator" checks every access and needs values at once, so that it runs under `mx.grad` but
+    not under `mx.compile`.
+
+    Raises ValueError when an input is not what the YAML says, KernelFault when the simulator finds a fault.
+    """
+    return _launcher(name, language, tuple(sorted(sizes.items())))(inputs)
+
+
+@lru_cache(maxsize=1024)
+def _launcher(
+    name: str, language: Language, sizes: tuple[tuple[str, Any], ...]
+) -> Callable[[Mapping[str, mx.array]], list[mx.array]]:
+    """`launch` at given sizes: whatever follows from them alone is worked out once."""
+    file = _file(name)
+    resolved = file.resolve(dict(sizes))
+    call = file.launch(resolved)
+    values = {given: mx.array(value) for given, value in file.values(resolved).items()}
+    expected = {
+        given: (file.input_shape(given, resolved), mlx_dtype(file.input_dtype(given, resolved)))
+        for given in file.description.inputs
+    }
+
+    def launch_with(inputs: Mapping[str, mx.array]) -> list[mx.array]:
+        given = {**values, **inputs}
+        if given.keys() != expected.keys():
+            raise ValueError(f"[{name}] expected the inputs {list(expected)}, got {list(given)}")
+        for which, (shape, dtype) in expected.items():
+            if given[which].shape != shape or given[which].dtype != dtype:
+                raise ValueError(
+                    f"[{name}] {which} must be {shape} of {dtype}, got {given[which].shape} of {given[which].dtype}"
+                )
+        arrays = [given[which] for which in expected]
+        if language == "simulator":
+            return _simulate(file, arrays, call)
+        return run_on_gpu(file.kernel, language, arrays, call)
+
+    return launch_with
+
+
+@lru_cache
+def _file(name: str) -> KernelFile:
+    return find_kernel(name)
+
+
+def run_on_gpu(
+    kernel: Kernel, language: Literal["metal", "cuda"], arrays: list[mx.array], call: Launch
+) -> list[mx.array]:
+    """The outputs of one launch by MLX, not yet evaluated: a kernel that does not compile raises there."""
+    return _built(kernel, language)(
+        inputs=arrays,
+        template=[(key, mlx_dtype(value) if isinstance(value, str) else value) for key, value in call.template],
+        grid=call.grid,
+        threadgroup=call.threadgroup,
+        output_shapes=call.output_shapes,
+        output_dtypes=[mlx_dtype(dtype) for dtype in call.output_dtypes],
+        **({} if call.init_value is None else {"init_value": call.init_value}),
+    )
+
+
+def mlx_dtype(name: str) -> mx.Dtype:
+    """MLX's dtype of a name such as "bfloat16"."""
+    return mx.bool_ if name == "bool" else getattr(mx, name)
+
+
+@lru_cache
+def _built(kernel: Kernel, language: Literal["metal", "cuda"]) -> Callable[..., list[mx.array]]:
+    """The kernel as MLX takes it, built once: MLX compiles it for every template it meets."""
+    names: dict[str, Any] = {"input_names": list(kernel.input_names), "output_names": list(kernel.output_names)}
+    if language == "metal":
+        return mx.fast.metal_kernel(
+            kernel.name, **names, source=kernel.source, header=kernel.header, atomic_outputs=kernel.atomic_outputs
+        )  # type: ignore[return-value]
+    from .cuda import translate
+
+    source, header = translate(kernel)
+    # MLX keeps compiled CUDA on disk by name and template alone: an edited kernel must have another name.
+    digest = hashlib.sha256((header + source).encode()).hexdigest()[:12]
+    return mx.fast.cuda_kernel(f"{kernel.name}_{digest}", **names, source=source, header=header)  # type: ignore[return-value]
+
+
+def _simulate(file: KernelFile, arrays: list[mx.array], call: Launch) -> list[mx.array]:
+    simulation = run(file.kernel, arrays, **vars(call), static_pass=False)  # `kernels verify` does that pass
+    if simulation.findings:
+        raise KernelFault(simulation.findings)
+    return simulation.outputs

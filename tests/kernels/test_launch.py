@@ -1,0 +1,66 @@
+"""`launch`: the YAML's contract is kept, whatever runs the kernel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+
+from mlx_autoresearch.kernels import launch as launch_module
+from mlx_autoresearch.kernels.description import load_kernel
+from mlx_autoresearch.kernels.launch import launch
+from mlx_autoresearch.simulator import KernelFault
+
+YAML = """
+inputs:
+  x: {dtype: dtype, shape: [n, 2]}
+  k: {dtype: int32, value: [n, 2 * n]}
+  scale: {dtype: float32, value: [1 / sqrt(n)]}
+outputs:
+  y: {dtype: dtype, shape: [n, 2]}
+template: {T: dtype}
+grid: [2 * n, 1, 1]
+threadgroup: [2, 1, 1]
+cases: [{n: 3, dtype: float32}]
+"""
+BODY = "const uint i = thread_position_in_grid.x;\ny[i] = T(float(x[i]) * scale[0] + float(k[1]));\n"
+
+
+@pytest.fixture(autouse=True)
+def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "scaled.metal").write_text(BODY)
+    (tmp_path / "scaled.yaml").write_text(YAML)
+    monkeypatch.setattr(launch_module, "find_kernel", lambda name: load_kernel(tmp_path / f"{name}.metal"))
+    for cached in (launch_module._launcher, launch_module._file, launch_module._built):
+        cached.cache_clear()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_values_come_from_the_sizes(implementation, dtype: str) -> None:
+    x = mx.arange(8).reshape(4, 2).astype(getattr(mx, dtype))
+    (y,) = launch("scaled", implementation, {"x": x}, n=4, dtype=dtype)
+    assert y.dtype == x.dtype and y.tolist() == [[8, 8.5], [9, 9.5], [10, 10.5], [11, 11.5]]
+
+
+def test_runs_under_a_gradient(implementation) -> None:
+    square = mx.custom_function(lambda x: launch("scaled", implementation, {"x": x}, n=4, dtype="float32")[0])
+    square.vjp(lambda x, cotangent, _: launch("scaled", implementation, {"x": cotangent}, n=4, dtype="float32")[0])
+    value, gradient = mx.value_and_grad(lambda x: square(2 * x).sum())(mx.ones((4, 2)))
+    assert value.item() == 8 * 9.0
+    assert gradient.tolist() == [[2 * 8.5] * 2] * 4
+
+
+def test_an_input_that_breaks_the_contract_is_named(implementation) -> None:
+    with pytest.raises(ValueError, match=r"\[scaled\] x must be \(3, 2\) of mlx.core.float32, got \(2, 3\)"):
+        launch("scaled", implementation, {"x": mx.zeros((2, 3))}, n=3, dtype="float32")
+    with pytest.raises(ValueError, match=r"\[scaled\] expected the inputs \['x', 'k', 'scale'\], got"):
+        launch("scaled", implementation, {"z": mx.zeros((3, 2))}, n=3, dtype="float32")
+
+
+def test_the_simulator_checks_every_launch(tmp_path: Path, implementation) -> None:
+    if implementation != "simulator":
+        pytest.skip("a GPU does not check")
+    (tmp_path / "scaled.metal").write_text(BODY.replace("x[i]", "x[i + 1]"))
+    with pytest.raises(KernelFault, match="device-out-of-bounds"):
+        launch("scaled", implementation, {"x": mx.zeros((3, 2))}, n=3, dtype="float32")

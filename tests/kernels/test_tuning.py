@@ -1,0 +1,144 @@
+"""`auto` measures each implementation once, takes the better one that is right, and remembers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import mlx.core as mx
+import pytest
+
+from mlx_autoresearch import device
+from mlx_autoresearch.kernels import tuning
+from mlx_autoresearch.kernels.operation import Operation, recording
+from mlx_autoresearch.kernels.tuning import Choice, KernelWarning, Measurement
+
+X = mx.arange(6.0).reshape(2, 3)
+
+
+@pytest.fixture(autouse=True)
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine whose GPU speaks CUDA, as far as the choice is concerned, with nothing measured yet."""
+    monkeypatch.setattr(device, "kernel_backend", lambda: "cuda")
+    monkeypatch.setattr(tuning, "_SECONDS", 0.0)
+    tuning.forget()
+    yield
+    tuning.forget()
+
+
+class Double:
+    """Twice the array, with what may go wrong; counts its calls."""
+
+    def __init__(self, factor: float = 2.0, slow: float = 0.0, error: Exception | None = None):
+        self.factor, self.slow, self.error, self.calls = factor, slow, error, 0
+
+    def __call__(self, x: mx.array, **_: object) -> mx.array:
+        self.calls += 1
+        if self.error is not None:
+            raise self.error
+        time.sleep(self.slow)
+        return self.factor * x
+
+
+def operation(composed: Double, custom: Double) -> Operation:
+    return Operation("double", composed, custom, ("none",), (0,), lambda x, **_: (mx.ones(x.shape, x.dtype),))
+
+
+def test_measures_once_and_remembers(monkeypatch: pytest.MonkeyPatch) -> None:
+    composed, custom = Double(), Double()
+    first = operation(composed, custom)
+    assert first(X).tolist() == (2 * X).tolist()
+    calls = composed.calls, custom.calls
+    assert min(calls) >= 1
+    assert list(tuning.choices()) == ["double float32[2,3]"]
+    first(X)
+    tuning._known.cache_clear()  # as a new process finds it
+    first(X)
+    assert composed.calls + custom.calls == sum(calls) + 2  # one call each to compute, none to measure
+    first(mx.ones((3, 3)))
+    assert list(tuning.choices()) == ["double float32[2,3]", "double float32[4,3]"]
+
+
+def test_the_batch_counts_by_its_power_of_two() -> None:
+    both = operation(Double(), Double())
+    for rows in (5, 6, 7, 8):
+        both(mx.ones((rows, 3)))
+    assert list(tuning.choices()) == ["double float32[8,3]"]
+
+
+@pytest.mark.parametrize(
+    ("custom", "message"),
+    [
+        (Double(factor=2.1), "its results differ from MLX's"),
+        (Double(factor=float("nan")), "its results differ from MLX's"),
+        (Double(error=RuntimeError("does not compile")), "does not compile"),
+        (Double(error=ValueError("[double] expected 4")), "expected 4"),
+    ],
+)
+def test_a_wrong_kernel_is_never_chosen(custom: Double, message: str) -> None:
+    with pytest.warns(KernelWarning, match=message):
+        result = operation(Double(), custom)(X)
+    assert result.tolist() == (2 * X).tolist()
+    assert next(iter(tuning.choices().values())).chosen == "mlx"
+
+
+def test_a_wrong_gradient_counts_too() -> None:
+    wrong = mx.custom_function(lambda x: 2 * x)
+    wrong.vjp(lambda x, cotangent, _: 3 * cotangent)
+    both = Operation("double", Double(), lambda x, language: wrong(x), (), (0,), lambda x: (mx.ones(x.shape),))
+    with pytest.warns(KernelWarning, match="differ"):
+        both(X)
+
+
+def measured(mlx: tuple, cuda: tuple) -> dict[str, Measurement]:
+    return {"mlx": Measurement(*mlx), "cuda": Measurement(*cuda)}
+
+
+@pytest.mark.parametrize(
+    ("mlx", "cuda", "better"),
+    [
+        ((2.0, 10.0), (1.0, 99.0), "cuda"),
+        ((1.0, 99.0), (2.0, 10.0), "mlx"),
+        ((1.0, 99.0), (1.04, 10.0), "cuda"),
+        ((1.04, 10.0), (1.0, 99.0), "mlx"),
+        ((None, None, None, "out of memory"), (1.0, 10.0), "cuda"),
+        ((1.0, 10.0), (0.5, 10.0, 7.0, "its results differ"), "mlx"),
+    ],
+)
+def test_the_better_is_the_faster_or_at_equal_speed_the_smaller(mlx: tuple, cuda: tuple, better: str) -> None:
+    assert tuning._better(measured(mlx, cuda), "cuda") == better
+
+
+def test_measures_inside_a_compiled_gradient() -> None:
+    both = operation(Double(), Double())
+    step = mx.compile(mx.value_and_grad(lambda x: (both(x) ** 2).sum()))
+    value, gradient = step(X)
+    assert value.item() == (4 * X * X).sum().item()
+    assert gradient.tolist() == (8 * X).tolist()
+    assert len(tuning.choices()) == 1
+
+
+def test_what_is_remembered_survives_another_process_and_garbage() -> None:
+    key = "double float32[2,3]"
+    tuning._remember(key, Choice("cuda", measured((2.0, 1.0), (1.0, 1.0))))
+    other = tuning._read()
+    other[tuning._machine()]["from another process"] = other[tuning._machine()][key]
+    tuning._write(other)
+    tuning._remember("more", Choice("mlx", {}))
+    assert set(tuning._read()[tuning._machine()]) == {key, "from another process", "more"}
+    for garbage in ("{", "[]", f'{{"{tuning._machine()}": 3}}', f'{{"{tuning._machine()}": {{"a": {{}}}}}}'):
+        tuning._file().write_text(garbage)
+        tuning._known.cache_clear()
+        assert tuning.choices() == {}
+
+
+def test_says_what_was_used_and_refuses_what_is_not_there() -> None:
+    both = operation(Double(), Double())
+    with recording() as used:
+        both(X, implementation="mlx")
+        both(X, implementation="custom")
+    assert used == {"double float32[2,3]": "cuda"}
+    with pytest.raises(ValueError, match=r"\[double\] implementation 'metal' is not available"):
+        both(X, implementation="metal")
+    with pytest.raises(ValueError, match=r"\[double\] implementation must be one of auto, mlx"):
+        both(X, implementation="fast")  # type: ignore[arg-type]
