@@ -2,13 +2,15 @@
 #   make prepare train CONFIG=configs/x.yaml ARGS="train.time_budget=30"
 #   PYTHON=python3.12 and EXTRA=cpu|cuda choose what scripts/setup.sh otherwise finds out.
 CONFIG ?= configs/default.yaml
+SWEEP ?= configs/sweeps/lr.yaml
 ARGS ?=
+RESEARCH ?= configs/research/overnight.yaml
 BIN := .venv/bin
 SETUP := pyproject.toml Makefile scripts/setup.sh
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup prepare train evaluate doctor verify-kernels verify-metal test lint types check clean
+.PHONY: help setup prepare train research evaluate sweep doctor verify-kernels verify-metal test lint types check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
@@ -21,8 +23,14 @@ prepare: .venv/ready ## Fetch and tokenize the text of CONFIG
 train: .venv/ready ## Train CONFIG for its time budget
 	$(BIN)/mlx-autoresearch train $(CONFIG) $(ARGS)
 
+research: .venv/ready ## Search for a better model overnight, as RESEARCH says
+	$(BIN)/mlx-autoresearch research start $(RESEARCH) $(ARGS)
+
 evaluate: .venv/ready ## Measure a trained run's bits per byte, ARGS=<run folder>
 	$(BIN)/mlx-autoresearch evaluate $(ARGS)
+
+sweep: .venv/ready ## Try the points of SWEEP=configs/sweeps/<name>.yaml
+	$(BIN)/mlx-autoresearch sweep $(SWEEP) $(ARGS)
 
 doctor: .venv/ready ## Say what this machine has and lacks
 	$(BIN)/mlx-autoresearch doctor
@@ -31,7 +39,7 @@ verify-kernels: .venv/ready ## Check the Metal kernels in the simulator, on any 
 	$(BIN)/mlx-autoresearch kernels verify $(ARGS)
 
 verify-metal: .venv/ready ## Run the same cases on this Mac's GPU
-	$(BIN)/mlx-autoresearch kernels verify --metal $(ARGS)
+	$(BIN)/mlx-autoresearch kernels verify --on metal $(ARGS)
 
 test: .venv/dev ## Run the tests, ARGS="-k name" for some of them
 	$(BIN)/python -m pytest $(ARGS)

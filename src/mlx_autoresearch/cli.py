@@ -21,6 +21,8 @@ try:
     from typer.core import TyperGroup
 
     from .cli_kernels import kernels
+    from .cli_research import research
+    from .cli_sweep import sweep
 except KeyboardInterrupt:  # this import is where the time goes before `main` can handle it
     print("stopped", file=sys.stderr)
     sys.exit(130)
@@ -54,6 +56,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(kernels, name="kernels")
+app.add_typer(research, name="research")
+app.command()(sweep)
 
 Settings = Annotated[
     list[str] | None,

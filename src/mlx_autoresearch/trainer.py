@@ -370,6 +370,7 @@ def evaluate_model(model: LanguageModel, config: Config, data: PreparedData) -> 
     val = data.split("val")
     if isinstance(model, GPT):
         model.kernels = "mlx"  # the metric depends on no choice of kernels, and would show one that is wrong
+        model = _Compiled(model)
     return evaluate_bpb(
         model,
         val.tokens,
@@ -381,8 +382,15 @@ def evaluate_model(model: LanguageModel, config: Config, data: PreparedData) -> 
     )
 
 
+class _Compiled:
+    """A trained model whose two functions are compiled: the metric takes half the time, and has the same digits."""
+
+    def __init__(self, model: GPT):
+        self.hidden, self.logits = mx.compile(model.hidden), mx.compile(model.logits)
+
+
 def choose_kernels(model: GPT, optimizer: MuonAdamW, config: Config) -> dict[str, str]:
-    """Which implementation every operation of a step uses, by its shapes; `auto` measures here what it has not yet measured.
+    """Which implementation every operation of a step uses, by its shapes; `auto` measures what it does not know.
 
     Builds a step without computing it. Raises UserError when the kernels do not take the model's shapes.
     """

@@ -137,6 +137,12 @@ class PackedBatches(Iterator[Batch]):
         self._buffer.sort()  # nearly sorted already: a merge of two runs
         self._arrivals += len(lengths)
 
+    def untouched(self) -> np.ndarray:
+        """Indices, increasing, of the documents of which no token has been taken yet."""
+        read = self._arrivals // self.documents + (np.arange(self.documents) < self._arrivals % self.documents)
+        waiting = [(_ARRIVAL_MASK - (key & _ARRIVAL_MASK)) % self.documents for key in self._buffer]
+        return np.flatnonzero(read == np.bincount(waiting, minlength=self.documents))
+
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on with the exact next row, as plain JSON values.
 

@@ -1,0 +1,179 @@
+"""What a ledger tells: the best at every moment, this machine's noise, what paid off, what it cost."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ..research.ledger import Ledger, Record
+
+HOLDOUT = "holdout.json"
+
+STATUS_NAMES = {
+    "keep": "kept",
+    "discard": "discarded",
+    "crash": "crashed",
+    "timeout": "timed out",
+    "rejected": "rejected",
+}
+FAILURES = ("crash", "timeout", "rejected")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One sort of change: how often it was tried and kept, and by how many bits per byte it lowered the best."""
+
+    name: str
+    tried: int
+    kept: int
+    gain: float
+
+
+@dataclass(frozen=True)
+class Step:
+    """From experiment `number` on, the best is `val_bpb`."""
+
+    number: int
+    val_bpb: float
+    record: Record
+
+
+@dataclass(frozen=True)
+class History:
+    """The records of a ledger in the folder `home`, and what follows from them."""
+
+    home: Path
+    records: list[Record]
+
+    @classmethod
+    def read(cls, home: Path) -> History:
+        """The ledger of a research or a sweep."""
+        return cls(home, Ledger(home / "ledger.jsonl").records())
+
+    @cached_property
+    def decided(self) -> list[Record]:
+        """The baseline, where there is one, and the experiments."""
+        return [r for r in self.records if r.event != "remeasure"]
+
+    @cached_property
+    def kept(self) -> list[Record]:
+        """What the branch went through, the baseline first."""
+        return [r for r in self.decided if r.status == "keep" and r.val_bpb is not None]
+
+    @property
+    def baseline(self) -> Record | None:
+        return next((r for r in self.decided if r.event == "baseline"), None)
+
+    @property
+    def best(self) -> Record | None:
+        return self.kept[-1] if self.kept else None
+
+    @cached_property
+    def steps(self) -> list[Step]:
+        """The staircase: the best's val_bpb after each record that set it anew; a remeasurement corrects it."""
+        steps, last = [], 0
+        for record in self.records:
+            if record.event != "remeasure":
+                last = record.number
+            if record.val_bpb is not None and (record.event == "remeasure" or record.status == "keep"):
+                steps.append(Step(last, record.val_bpb, record))
+        return steps
+
+    @cached_property
+    def gains(self) -> dict[int, float]:
+        """By how many bits per byte each kept experiment lowered what was the best just before it."""
+        gains: dict[int, float] = {}
+        for before, after in zip(self.steps, self.steps[1:], strict=False):
+            if after.record.event != "remeasure":
+                gains[after.record.number] = before.val_bpb - after.val_bpb
+        return gains
+
+    @cached_property
+    def sigma(self) -> float | None:
+        """Standard deviation of one run over seeds, pooled over all that was run with several; None without such."""
+        squares = degrees = 0.0
+        for record in self.records:
+            values = [t.val_bpb for t in record.trials if t.val_bpb is not None]
+            if len(values) > 1:
+                mean = sum(values) / len(values)
+                squares += sum((v - mean) ** 2 for v in values)
+                degrees += len(values) - 1
+        return math.sqrt(squares / degrees) if degrees else None
+
+    @cached_property
+    def counts(self) -> Counter[str]:
+        """Experiments, the baseline left out, by status."""
+        return Counter(r.status for r in self.decided if r.event != "baseline")
+
+    @cached_property
+    def kinds(self) -> list[Kind]:
+        """What each kind of change brought, the most useful first."""
+        experiments = [r for r in self.decided if r.event == "experiment"]
+        kinds = []
+        for name in dict.fromkeys(r.kind for r in experiments):
+            mine = [r for r in experiments if r.kind == name]
+            kept = [r for r in mine if r.status == "keep"]
+            kinds.append(Kind(name, len(mine), len(kept), sum(self.gains.get(r.number, 0.0) for r in kept)))
+        return sorted(kinds, key=lambda k: (-k.gain, -k.kept, -k.tried))
+
+    @cached_property
+    def cost(self) -> dict[str, float]:
+        """runs; tokens trained on; hours: of the whole, training_hours: of the device's training alone."""
+        trials = [t for r in self.records for t in r.trials]
+        return {
+            "runs": len(trials),
+            "tokens": sum(t.tokens for t in trials),
+            "hours": sum(r.seconds for r in self.records) / 3600,
+            "training_hours": sum(t.training_seconds for t in trials) / 3600,
+        }
+
+    def folder(self, record: Record) -> Path:
+        """Where an experiment's diff, output and runs are kept."""
+        return self.home / "experiments" / f"{record.number:04d}"
+
+    def diff(self, record: Record) -> str:
+        """The change as a patch; "" where none was kept."""
+        return _read(self.folder(record) / "diff.patch")
+
+    def config(self, record: Record) -> str:
+        """The resolved configuration of an experiment's first run, YAML; "" once it has been deleted."""
+        return next((text for t in record.trials if t.run and (text := _read(self.home / t.run / "config.yaml"))), "")
+
+    def curve(self, record: Record, points: int = 120) -> list[tuple[float, float]]:
+        """(progress, smoothed training loss in nats a token) of an experiment's first run, thinned to `points`."""
+        for trial in record.trials:
+            if trial.run and (curve := list(_losses(_read(self.home / trial.run / "metrics.jsonl")))):
+                stride = max(1, math.ceil(len(curve) / points))
+                return curve[::-stride][::-1]
+        return []
+
+    @cached_property
+    def holdout(self) -> dict[str, Any] | None:
+        """What `research best` measured on the holdout, if it did."""
+        with suppress(ValueError):
+            values = json.loads(_read(self.home / HOLDOUT))
+            return values if isinstance(values, dict) else None
+        return None
+
+
+def _losses(metrics: str) -> Iterator[tuple[float, float]]:
+    for line in metrics.splitlines():
+        with suppress(ValueError, KeyError, TypeError):
+            record = json.loads(line)
+            point = float(record["progress"]), float(record["smooth_loss"])
+            if all(map(math.isfinite, point)):
+                yield point
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,201 @@
+"""Keep or discard: a sequential test of a candidate against the current best, honest about how little a few runs say.
+
+A run's val_bpb is its configuration's true value plus noise of standard deviation sigma (initialisation, and how many
+steps the machine managed in the time budget). With n runs of the candidate and m of the best, at the same seeds as far
+as they go, the difference of the means has the standard error sigma * sqrt(1/n + 1/m).
+
+- Sigma is estimated from repeated runs of recent bests; how few they are enters through Student's t.
+- There is a look after every seed of the candidate, `max_seeds` at most, each at the level that makes all of them
+  together keep a candidate without effect with probability `false_keep_rate` (Pocock 1977).
+- A candidate that even a lucky continuation would not bring over the last look's threshold is discarded at once.
+- The measurements that made a candidate the best are too good on average (the winner's curse). The loop therefore
+  measures a new best afresh, at new seeds, again every so often, and compares with the fresh values alone; while they
+  are missing, a keep is harder, never easier.
+
+Only numbers come in and go out: no files, no clock.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from statistics import NormalDist, fmean, variance
+
+import numpy as np
+
+_RECENT_DF = 12  # sigma drifts as the model changes: no more history than this
+_LUCK = 1.0  # standard errors that a candidate may yet gain on its estimate before it counts as a lost case
+
+
+@dataclass(frozen=True)
+class Keep:
+    """The candidate becomes the best."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Discard:
+    """The best stays."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class MoreSeeds:
+    """Undecided: run the candidate at `n` more seeds, and the best where it lacks them."""
+
+    n: int
+
+
+Action = Keep | Discard | MoreSeeds
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Standard deviation of val_bpb over runs of one configuration, and the degrees of freedom of that estimate."""
+
+    sd: float
+    df: int
+
+    @classmethod
+    def pooled(cls, groups: Iterable[Sequence[float]]) -> Noise:
+        """From groups of val_bpb, oldest first; each group is one configuration, measured once or several times.
+
+        Give the groups of the baseline, of every kept experiment and of every remeasurement, not those of discarded
+        experiments, which may be unstable. Having been kept for a low mean does not bias a group's variance. Only
+        the latest groups that have 12 degrees of freedom together count. Raises ValueError when all have one value.
+        """
+        squares, df = 0.0, 0
+        for group in reversed([group for group in groups if len(group) > 1]):
+            squares += variance(group) * (len(group) - 1)
+            df += len(group) - 1
+            if df >= _RECENT_DF:
+                break
+        if df == 0:
+            raise ValueError("[Noise.pooled] expected a configuration measured at two seeds or more, got none")
+        return cls(math.sqrt(squares / df), df)
+
+    @classmethod
+    def from_baseline(cls, values: Sequence[float]) -> Noise:
+        """From the baseline alone: val_bpb at two distinct seeds or more."""
+        return cls.pooled([values])
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Decides on one candidate at a time.
+
+    false_keep_rate: probability, at most, that a candidate with no true effect is kept, all looks together.
+    max_seeds: runs of a candidate, at most. equivalence: in standard deviations of one run, how much worse a simpler
+    candidate must not be: one that is worse by this much is kept with probability `false_keep_rate` at most.
+    greedy: the reference's rule instead: one seed, any improvement is kept.
+    """
+
+    noise: Noise
+    max_seeds: int = 4
+    false_keep_rate: float = 0.05
+    equivalence: float = 1.5
+    greedy: bool = False
+
+    def next(self, candidate: Sequence[float], best: Sequence[float], simpler: bool = False) -> Action:
+        """What to do after `candidate` ran: candidate[i] and best[i] are val_bpb at the i-th seed, lower is better.
+
+        best: fresh measurements, at the candidate's seeds and possibly further ones, all of which are used.
+        simpler: the candidate has less code. Raises ValueError for no values, fewer of the best, or non-finite ones.
+        """
+        n, m = len(candidate), len(best)
+        if not 1 <= n <= m:
+            raise ValueError(f"[Judge.next] expected one candidate value or more and as many of the best, got {n}, {m}")
+        if not all(map(math.isfinite, [*candidate, *best])):
+            raise ValueError(f"[Judge.next] expected finite val_bpb, got {[*candidate, *best]}")
+        if self.greedy:
+            return self._greedy(candidate[0] - best[0], simpler)
+
+        gain = fmean(best) - fmean(candidate)
+        noise = self.threshold(n, m)
+        seeds = f"{n} seed{'s' if n > 1 else ''}"
+        found = f"{abs(gain):.4f} {'better' if gain > 0 else 'worse'} over {seeds}"
+        if gain > noise:
+            return Keep(f"{found}; noise explains {noise:.4f}")
+
+        last = n >= self.max_seeds
+        final = max(m, self.max_seeds)
+        goal = self.threshold(self.max_seeds, final)  # gain that the last look asks for
+        if simpler:
+            allowed = self.equivalence * self.noise.sd
+            doubt = t_quantile(1 - self.false_keep_rate, self.noise.df) * self._error(self.max_seeds, final)
+            goal = min(goal, doubt - allowed)
+            if last and gain >= goal:
+                return Keep(f"{found}, which is equal within {allowed:.4f}, and simpler")
+        if last:
+            return Discard(f"{found}; noise explains {noise:.4f}")
+        if gain + _LUCK * self._error(n, m) < goal:
+            return Discard(f"{found}; more seeds would hardly bring the {max(goal, 0.0):.4f} that count")
+        return MoreSeeds(1)
+
+    def threshold(self, n: int, m: int) -> float:
+        """The improvement of means over n candidate and m best runs that noise explains at one look."""
+        return t_quantile(1 - pocock_level(self.false_keep_rate, self.max_seeds), self.noise.df) * self._error(n, m)
+
+    def _error(self, n: int, m: int) -> float:
+        return self.noise.sd * math.sqrt(1 / n + 1 / m)
+
+    def _greedy(self, difference: float, simpler: bool) -> Action:
+        found = f"{abs(difference):.4f} {'worse' if difference > 0 else 'better'} at one seed"
+        return Keep(found) if difference < 0 or (simpler and difference == 0) else Discard(found)
+
+
+@lru_cache
+def pocock_level(rate: float, looks: int) -> float:
+    """Level of each of `looks` equally spaced looks, the same for all, at which they err with probability `rate`.
+
+    Pocock, Group sequential methods in the design and analysis of clinical trials, Biometrika 64 (1977), one-sided.
+    Looks that share more data, as where the best has more seeds than the candidate, and an estimated sigma with
+    Student's t only err less often.
+    """
+    low, high = rate / looks, rate
+    while high - low > 1e-9:
+        middle = (low + high) / 2
+        low, high = (low, middle) if _crossing(-NormalDist().inv_cdf(middle), looks) > rate else (middle, high)
+    return low
+
+
+def _crossing(z: float, looks: int) -> float:
+    """P(a standard normal random walk S exceeds z * sqrt(k) at a step k <= looks), by integration step by step."""
+    at, density = np.zeros(1), np.ones(1)  # of the walks that have not crossed
+    for k in range(1, looks + 1):
+        to = np.linspace(-8 * math.sqrt(k), z * math.sqrt(k), 257)
+        density = np.exp(-((to[:, None] - at) ** 2) / 2) @ density / math.sqrt(2 * math.pi)  # (257,)
+        weights = np.full(to.size, to[1] - to[0])
+        weights[[0, -1]] /= 2
+        at, density = to, density * weights
+    return 1 - float(density.sum())
+
+
+@lru_cache
+def t_quantile(p: float, df: int) -> float:
+    """Quantile of Student's t with whole `df` >= 1, 0.5 <= p < 1: `t_cdf` inverted by bisection to 1e-10."""
+    low, high = 0.0, 1.0
+    while t_cdf(high, df) < p:
+        high *= 2
+    while high - low > 1e-10 * high:
+        middle = (low + high) / 2
+        low, high = (middle, high) if t_cdf(middle, df) < p else (low, middle)
+    return high
+
+
+def t_cdf(t: float, df: int) -> float:
+    """P(T <= t) of Student's t with whole `df` >= 1, in closed form (Abramowitz and Stegun 26.7.3 and 26.7.4)."""
+    angle = math.atan(t / math.sqrt(df))
+    cosine, sine = math.cos(angle), math.sin(angle)
+    odd = df % 2
+    term = cosine if odd else 1.0
+    total = term if df > 1 else 0.0
+    for k in range(2 if odd else 1, df - 1, 2):
+        term *= k / (k + 1) * cosine * cosine
+        total += term
+    within = 2 / math.pi * (angle + sine * total) if odd else sine * total  # P(|T| <= t), with the sign of t
+    return 0.5 + within / 2

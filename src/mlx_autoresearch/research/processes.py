@@ -1,0 +1,105 @@
+"""Finds processes by ancestry, session or a mark in their environment, and kills them until none is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+MARK = "MLX_AUTORESEARCH_MARK"  # environment variable; descendants inherit it, wherever they fork to
+
+
+@dataclass(frozen=True)
+class Process:
+    """A running process, zombies left out; rss in bytes."""
+
+    pid: int
+    parent: int
+    session: int
+    rss: int
+
+
+def running() -> list[Process]:
+    """Every process that this user can see."""
+    if sys.platform != "linux":
+        return _from_ps()
+    page = os.sysconf("SC_PAGE_SIZE")
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            # pid (name) state ppid pgrp session ...; the name may hold spaces and brackets
+            fields = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()
+        except OSError:  # it has ended
+            continue
+        if fields[0] not in "ZX":
+            found.append(Process(int(entry.name), int(fields[1]), int(fields[3]), int(fields[21]) * page))
+    return found
+
+
+def descendants(root: int) -> list[Process]:
+    """The children of `root`, their children and so on, and whoever is in a session that one of them leads."""
+    everyone = running()
+    known = {root}
+    while True:
+        more = {p.pid for p in everyone if p.pid not in known and (p.parent in known or p.session in known)}
+        if not more:
+            return [p for p in everyone if p.pid in known and p.pid != root]
+        known |= more
+
+
+def marked(mark: str) -> list[Process]:
+    """Processes whose environment holds the mark, or one that begins with it and "/", this one left out."""
+    entries = tuple(f"{MARK}={mark}{end}".encode() for end in ("/", "\0"))
+    if sys.platform == "linux":
+        found = {p.pid for p in running() if any(entry in _environment(p.pid) + b"\0" for entry in entries)}
+    else:
+        listing = subprocess.run(["ps", "-Eww", "-axo", "pid=,command="], capture_output=True, check=False).stdout
+        found = {int(line.split()[0]) for line in listing.splitlines() if f"{MARK}={mark}/".encode() in line}
+    return [p for p in running() if p.pid in found and p.pid != os.getpid()]
+
+
+def kill_all(find: Callable[[], list[Process]], seconds: float = 10.0) -> int:
+    """Kill what `find` returns, again and again until it returns nothing; how many there were.
+
+    They are stopped before they are killed, so that none can fork while another dies. Raises TimeoutError when some
+    are there after `seconds`.
+    """
+    until = time.monotonic() + seconds
+    seen: set[int] = set()
+    while found := find():
+        if time.monotonic() > until:
+            raise TimeoutError(f"processes {sorted(p.pid for p in found)} cannot be killed")
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for process in found:
+                with suppress(ProcessLookupError, PermissionError):
+                    os.kill(process.pid, number)
+        for process in found:
+            with suppress(ChildProcessError):  # an orphan that came to us is ours to bury
+                os.waitpid(process.pid, os.WNOHANG)
+        seen |= {p.pid for p in found}
+        time.sleep(0.01)
+    return len(seen)
+
+
+def _environment(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:  # ended, or another user's
+        return b""
+
+
+def _from_ps() -> list[Process]:
+    # macOS's `sess` is an address; the process group is the nearest thing to it.
+    listing = subprocess.run(
+        ["ps", "-axo", "pid=,ppid=,pgid=,rss=,stat="], capture_output=True, text=True, check=False
+    ).stdout
+    rows = [line.split() for line in listing.splitlines()]
+    return [Process(int(r[0]), int(r[1]), int(r[2]), int(r[3]) * 1024) for r in rows if len(r) > 4 and r[4][0] != "Z"]

@@ -1,0 +1,123 @@
+"""A coding agent on the command line: gets a brief on its standard input, edits the worktree, prints a hypothesis."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..config import Agent, ResearchConfig
+from ..ledger import Record
+from ..sandbox import Outcome, clean_environment, run_command, temporary_folder
+from ..sanitise import one_line
+from .base import Context, Proposal, ProposalFailed
+from .brief import read_answer, write_brief
+
+_NETWORK = (
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "NODE_EXTRA_CA_CERTS",
+)
+
+
+@dataclass(frozen=True)
+class _Preset:
+    """command: reads the brief from standard input, may edit files and run nothing that needs asking."""
+
+    command: list[str]
+    environment: list[str]
+    writable: list[str]
+
+
+PRESETS = {
+    # https://docs.claude.com/en/docs/claude-code/headless: acceptEdits allows edits in the folder it runs in
+    "claude": _Preset(
+        ["claude", "-p", "--permission-mode", "acceptEdits"],
+        ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL", "CLAUDE_CODE_OAUTH_TOKEN"],
+        ["~/.claude", "~/.claude.json"],
+    ),
+    # https://developers.openai.com/codex/noninteractive: "-" reads the prompt from standard input
+    "codex": _Preset(
+        ["codex", "exec", "--sandbox", "workspace-write", "--color", "never", "-"],
+        ["OPENAI_API_KEY", "OPENAI_BASE_URL", "CODEX_API_KEY"],
+        ["~/.codex"],
+    ),
+    # https://geminicli.com/docs/cli/headless: the prompt is appended to standard input; auto_edit allows edits only
+    "gemini": _Preset(
+        ["gemini", "--approval-mode", "auto_edit", "--skip-trust", "--prompt", "Carry out the experiment above."],
+        ["GEMINI_API_KEY", "GOOGLE_API_KEY", "GOOGLE_CLOUD_PROJECT", "GOOGLE_CLOUD_LOCATION"],
+        ["~/.gemini"],
+    ),
+}
+
+
+class AgentProposer:
+    """Starts the agent anew for every experiment; all it knows of earlier ones is in the brief."""
+
+    def __init__(self, settings: Agent, research: ResearchConfig):
+        preset = PRESETS[settings.preset] if settings.preset else _Preset(list(settings.command or []), [], [])
+        self._command = [*preset.command, *settings.extra]
+        self._environment = [*_NETWORK, *(n.lower() for n in _NETWORK), *preset.environment, *settings.environment]
+        self._writable = [*preset.writable, *settings.writable]
+        self._minutes = settings.minutes
+        self._research = research
+        self.name = f"agent:{settings.preset or Path(self._command[0]).name}"
+
+    def propose(self, context: Context) -> Proposal | None:
+        """Run the agent on the worktree. Its brief and what it prints are kept in the experiment's folder.
+
+        Raises ProposalFailed: "timeout"; "exception" for a program that is missing or exits non-zero; "guard" for one
+        that leaves processes running or prints without end.
+        """
+        brief = context.folder / "brief.md"
+        brief.write_text(write_brief(context, self._research, self._minutes), encoding="utf-8")
+        if shutil.which(self._command[0], path=os.environ.get("PATH")) is None:
+            raise ProposalFailed("exception", f"{self._command[0]} is not installed, or not in PATH")
+        temporary = temporary_folder(context.folder, ".scratch")
+        try:
+            outcome = run_command(
+                self._command,
+                transcript=context.folder / "transcript.txt",
+                cwd=context.worktree,
+                env=clean_environment(Path.home(), temporary, **self._passed_on()),
+                seconds=60 * self._minutes,
+                mark=context.mark,
+                writable=[context.worktree, temporary, *_existing(self._writable)],
+                network=True,
+                stdin=brief,
+            )
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        _check(outcome, self._minutes)
+        hypothesis, kind = read_answer(outcome.output)
+        return Proposal(hypothesis, kind, edited_in_place=True)
+
+    def told(self, record: Record) -> None:
+        """Nothing to remember: the brief is made from the ledger."""
+
+    def _passed_on(self) -> dict[str, str]:
+        return {name: os.environ[name] for name in self._environment if name in os.environ}
+
+
+def _check(outcome: Outcome, minutes: float) -> None:
+    if outcome.ended == "timeout":
+        raise ProposalFailed("timeout", f"the agent was not done after {minutes:g} minutes; killed")
+    if outcome.ended == "output":
+        raise ProposalFailed("guard", "the agent printed without end; killed")
+    if outcome.ended != "exit":
+        raise ProposalFailed("guard", "the agent's supervisor was killed")
+    if outcome.returncode:
+        last = one_line((outcome.output.strip().splitlines() or ["it printed nothing"])[-1])
+        raise ProposalFailed("exception", f"the agent ended with exit code {outcome.returncode}: {last}")
+    if outcome.leftovers:
+        raise ProposalFailed("guard", f"the agent left {outcome.leftovers} processes running; killed")
+
+
+def _existing(paths: Iterable[str]) -> list[Path]:
+    return [path for path in (Path(p).expanduser() for p in paths) if path.exists()]

@@ -1,0 +1,208 @@
+"""The embedded researcher: one small change of the current best at a time, chosen by Optuna from what has paid off.
+
+A night of keep-or-discard is not a search over whole configurations: almost all keys stay as the best has them. What is
+searched is the next *move*: a key, and a step along its grid (or a value, where the values have no order). In turn,
+the first that is new and valid:
+
+1. what was just kept along an ordered key is carried on, one step of the same size further;
+2. the declared moves, in their order;
+3. the two most promising discards against this very best, together: two gains that drowned in the noise may show;
+4. Optuna's TPE over moves. A past experiment is a trial with the parameters `key` and `<key> step`; its value is its
+   val_bpb minus the best's of that time, so that keys and directions that paid are proposed more often, recent
+   experiments counting most. A move that lost waits for a few keeps before it is tried again from there;
+5. when Optuna has nothing new to say: the moves it left out, then two moves at once, the least bad ones first.
+
+A configuration is proposed once, however it is written. All of it follows from the ledger and the seed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import islice
+from typing import Any
+
+import optuna
+from optuna.distributions import CategoricalDistribution
+from optuna.samplers import TPESampler
+from optuna.trial import FrozenTrial, create_trial
+
+from ...config import Config
+from ..config import Dimension, Search
+from ..ledger import Record
+from ..sanitise import one_line
+from .base import Context, Proposal
+from .neighbours import changes, flat, in_words, neighbour, place, signature
+
+_STEPS = (-2, -1, 1, 2)  # along an ordered grid
+_PATIENCE = 3  # keeps until a move that lost is worth another try
+_FAILED = 1.0  # bits per byte worse than the best: what a crash counts as
+_ASKS = 40
+
+
+@dataclass(frozen=True)
+class _Idea:
+    """Values to set, and the words for it."""
+
+    overrides: dict[str, Any]
+    hypothesis: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class _Past:
+    """A decided experiment, as this proposer sees it. moved: searched keys and their new values."""
+
+    record: Record
+    moved: dict[str, Any]
+    before: dict[str, Any]
+    gain: float  # bits per byte better than the best of that time
+
+
+class SearchProposer:
+    """See the module."""
+
+    name = "search"
+
+    def __init__(self, settings: Search, start: Config):
+        self._space, self._moves, self._seed = settings.space, settings.moves, settings.seed
+        self._start = flat(start)
+        self._micro_tokens = start.train.device_batch_size * start.model.sequence_len
+        self._configs: dict[str, dict[str, Any]] = {}  # by commit
+        self._tried: set[str] = set()  # signatures
+        self._past: list[_Past] = []
+        self._trials: list[FrozenTrial] = []
+        self._lost: dict[str, tuple[int, float]] = {}  # by transition: how many keeps there had been, and the gain
+        self._keeps = 0
+        self._level: float | None = None  # the best's latest val_bpb
+
+    def propose(self, context: Context) -> Proposal | None:
+        """The next change; None once every move and every two moves from this best have been tried."""
+        best = flat(context.config)
+        for idea in self._ideas(best, context):
+            config = neighbour(best, idea.overrides, self._micro_tokens)
+            if config is None or signature(config) in self._tried:
+                continue
+            overrides = changes(best, config)
+            if not any(fnmatchcase(key, frozen) for key in overrides for frozen in context.frozen):
+                return Proposal(idea.hypothesis, idea.kind, overrides)
+        return None
+
+    def told(self, record: Record) -> None:
+        """Remember the configuration and what the move was worth."""
+        if record.event != "remeasure":
+            before = self._configs.get(record.parent, self._start)
+            values = before | record.overrides
+            self._configs[record.commit] = values
+            config = neighbour(values, {}, self._micro_tokens)
+            if config is not None:
+                self._tried.add(signature(config))
+            if record.event == "experiment":
+                self._learn(record, before)
+        if record.status == "keep" and record.val_bpb is not None:
+            self._level = record.val_bpb
+
+    def _learn(self, record: Record, before: dict[str, Any]) -> None:
+        value, level = record.val_bpb, self._level
+        gain = -_FAILED if value is None or level is None else level - value
+        moved = {k: v for k, v in record.overrides.items() if k in self._space and v != before.get(k)}
+        self._past.append(_Past(record, moved, before, gain))
+        if record.status == "keep":
+            self._keeps += 1
+        elif len(moved) == 1:
+            self._lost[_transition(before, moved)] = self._keeps, gain
+        for key, value in moved.items():
+            step = self._step(key, before.get(key), value)
+            if step in self._options(key):
+                self._trials.append(
+                    create_trial(
+                        params={"key": key, f"{key} step": step},
+                        distributions={
+                            "key": CategoricalDistribution(list(self._space)),
+                            f"{key} step": CategoricalDistribution(self._options(key)),
+                        },
+                        value=-gain,
+                    )
+                )
+
+    def _ideas(self, best: Mapping[str, Any], context: Context) -> Iterator[_Idea]:
+        yield from self._carried_on(best)
+        said = {past.record.hypothesis for past in self._past}
+        for move in self._moves:
+            if one_line(move.hypothesis) not in said:  # as the ledger has it
+                yield _Idea(dict(move.overrides), move.hypothesis, move.kind)
+        yield from self._near_misses(context.best.commit)
+        yield from (idea for idea in self._asked(best, context.number) if not self._lost_lately(best, idea))
+        moves = [idea for key in self._space for option in self._options(key) for idea in self._idea(best, key, option)]
+        moves.sort(key=lambda idea: -self._worth(best, idea))
+        yield from (idea for idea in moves if not self._lost_lately(best, idea))
+        yield from self._pairs(moves)
+
+    def _carried_on(self, best: Mapping[str, Any]) -> Iterator[_Idea]:
+        past = self._past[-1] if self._past else None
+        if past is None or past.record.status != "keep" or len(past.moved) != 1:
+            return
+        [(key, value)] = past.moved.items()
+        if self._space[key].ordered:
+            yield from self._idea(best, key, self._step(key, past.before.get(key), value))
+
+    def _near_misses(self, commit: str) -> Iterator[_Idea]:
+        """The two most promising discards against the best, if both were better than it."""
+        near = [p for p in self._past if p.record.parent == commit and p.gain > 0 and len(p.moved) == 1]
+        near.sort(key=lambda past: -past.gain)
+        ideas = [_Idea(past.moved, past.record.hypothesis, past.record.kind) for past in near]
+        yield from islice(self._pairs(ideas), 1)
+
+    def _pairs(self, ideas: list[_Idea]) -> Iterator[_Idea]:
+        """Two ideas about different keys at once, the first of the list first."""
+        for later, other in enumerate(ideas):
+            for one in ideas[:later]:
+                if one.overrides.keys() != other.overrides.keys():
+                    kind = one.kind if one.kind == other.kind else "combination"
+                    yield _Idea(one.overrides | other.overrides, f"both: {_brief(one)}; {_brief(other)}", kind)
+
+    def _asked(self, best: Mapping[str, Any], number: int) -> Iterator[_Idea]:
+        sampler = TPESampler(seed=(self._seed * 1_000_003 + number) % 2**32, n_startup_trials=0)
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        study = optuna.create_study(sampler=sampler)
+        study.add_trials(self._trials)
+        for _ in range(_ASKS):
+            trial = study.ask()
+            key = trial.suggest_categorical("key", list(self._space))
+            yield from self._idea(best, key, trial.suggest_categorical(f"{key} step", self._options(key)))
+
+    def _lost_lately(self, best: Mapping[str, Any], idea: _Idea) -> bool:
+        lost = self._lost.get(_transition(best, idea.overrides))
+        return lost is not None and self._keeps - lost[0] < _PATIENCE
+
+    def _worth(self, best: Mapping[str, Any], idea: _Idea) -> float:
+        """What the move gained when it was last tried, bits per byte; 0 when it was not."""
+        return self._lost.get(_transition(best, idea.overrides), (0, 0.0))[1]
+
+    def _idea(self, best: Mapping[str, Any], key: str, option: int) -> Iterator[_Idea]:
+        """The move of one key, if the grid goes that far."""
+        dimension, old = self._space[key], best.get(key)
+        at = place(dimension, old) + option if dimension.ordered else option
+        if 0 <= at < len(dimension.values) and dimension.values[at] != old:
+            new = dimension.values[at]
+            yield _Idea({key: new}, in_words(key, old, new, dimension), dimension.kind)
+
+    def _options(self, key: str) -> list[int]:
+        """Steps along an ordered grid, else the places of all values."""
+        dimension = self._space[key]
+        return list(_STEPS) if dimension.ordered else list(range(len(dimension.values)))
+
+    def _step(self, key: str, old: Any, new: Any) -> int:
+        dimension: Dimension = self._space[key]
+        at = place(dimension, new)
+        return max(_STEPS[0], min(_STEPS[-1], at - place(dimension, old))) if dimension.ordered else at
+
+
+def _brief(idea: _Idea) -> str:
+    return idea.hypothesis.partition(":")[0]
+
+
+def _transition(best: Mapping[str, Any], overrides: Mapping[str, Any]) -> str:
+    return json.dumps([[key, best.get(key), value] for key, value in overrides.items()])

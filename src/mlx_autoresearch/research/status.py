@@ -1,0 +1,81 @@
+"""Which researches there are, and how far one is, in a few lines of text."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ..errors import UserError
+from .config import load_research
+from .ledger import Ledger
+from .loop import CONFIG, LEDGER
+from .view import experiment_line
+from .workspace import repository_of
+
+
+def default_home(repository: Path) -> Path:
+    """Where the researches of a checkout are."""
+    return repository / "runs" / "research"
+
+
+def find_research(which: str | None, home: str | None) -> Path:
+    """A research's folder, by tag, by path, or the latest of all in `home`; UserError if there is none."""
+    if which is not None and (Path(which) / CONFIG).is_file():
+        return Path(which)
+    parent = Path(home) if home else default_home(repository_of(Path.cwd()))
+    found = sorted(parent.glob(f"*/{CONFIG}"), key=lambda p: p.stat().st_mtime)
+    if which is not None and (parent / which / CONFIG).is_file():
+        return parent / which
+    if not found:
+        raise UserError(f"no research in {parent}: `mlx-autoresearch research start configs/research/overnight.yaml`")
+    if which is not None:
+        raise UserError(f"no research {which!r} in {parent}; there are {', '.join(p.parent.name for p in found)}")
+    return found[-1].parent
+
+
+def is_running(home: Path) -> bool:
+    """Whether a process runs the research now."""
+    lock = FileLock(home / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def status_text(home: Path) -> str:
+    """One greppable `key: value` a line, then the last experiments."""
+    if not (home / CONFIG).is_file():
+        raise UserError(f"{home} holds no research")
+    config = load_research(home / CONFIG)
+    ledger = Ledger(home / LEDGER)
+    records = ledger.records()
+    best = ledger.best()
+    experiments = [r for r in records if r.event == "experiment"]
+    counts = Counter(r.status for r in experiments)
+    seconds = sum(r.seconds for r in records)
+    values = {
+        "research": config.tag,
+        "folder": str(home),
+        "state": "running" if is_running(home) else "not running",
+        "experiments": f"{len(experiments)}" + (f" of {config.experiments}" if config.experiments else ""),
+        "decisions": ", ".join(f"{n} {status}" for status, n in counts.most_common()) or "none yet",
+        "hours": f"{seconds / 3600:.2f}",
+    }
+    if best is not None and records[0].val_bpb and best.val_bpb:
+        start = records[0].val_bpb
+        values["start_val_bpb"] = f"{start:.6f}"
+        values["best_val_bpb"] = f"{best.val_bpb:.6f}"
+        fresh = [t.val_bpb for r in records if r.commit == best.commit and r.event == "remeasure" for t in r.trials]
+        if measured := [v for v in fresh if v is not None]:
+            values["best_measured_afresh"] = f"{sum(measured) / len(measured):.6f} ({len(measured)} seeds)"
+        values["improvement"] = f"{100 * (1 - best.val_bpb / start):.1f}%"
+        values["best"] = f"experiment {best.number}, commit {best.commit[:7]}: {best.hypothesis}"
+    width = max(map(len, values)) + 2
+    lines = [f"{key + ':':<{width}}{value}" for key, value in values.items()]
+    if best is not None:
+        lines += [experiment_line(record, best) for record in records[-5:]]
+    return "\n".join(lines)

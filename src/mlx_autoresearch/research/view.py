@@ -1,0 +1,114 @@
+"""What a research shows while it runs: one line per experiment, and on a terminal the current trial's progress."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, Self, TextIO
+
+from .ledger import Record
+
+
+class View:
+    """Plain lines."""
+
+    def __init__(self, stream: TextIO | None = None):
+        self._stream = stream or sys.stdout
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def say(self, line: str) -> None:
+        """One line that stays."""
+        print(line, file=self._stream, flush=True)
+
+    def doing(self, what: str) -> None:
+        """What is being done now."""
+
+    def progress(self, news: Mapping[str, Any]) -> None:
+        """News of the current trial, as `runner.run_trial` tells them."""
+        if news.get("event") == "waiting":
+            self.say("waiting for another run on this machine to finish")
+
+    def decided(self, record: Record, best: Record) -> None:
+        """An experiment that the ledger now has."""
+        self.say(experiment_line(record, best))
+
+
+class TerminalView(View):
+    """The same, with a line at the bottom that is redrawn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from rich.console import Console
+        from rich.status import Status
+
+        self._console = Console(highlight=False)
+        self._status = Status("", console=self._console)
+        self._what = ""
+        self._drawn = 0.0
+
+    def __enter__(self) -> Self:
+        self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._status.stop()
+
+    def say(self, line: str) -> None:
+        self._console.print(line, markup=False, soft_wrap=True)
+
+    def doing(self, what: str) -> None:
+        self._what = what
+        self._show("")
+
+    def progress(self, news: Mapping[str, Any]) -> None:
+        now = time.monotonic()
+        if news.get("event") == "step":
+            if now - self._drawn > 0.2:
+                self._drawn = now
+                self._show(step_text(news))
+        else:
+            texts = {"waiting": "waiting for the device", "start": "compiling", "trained": "scoring"}
+            self._show(texts.get(str(news.get("event")), ""))
+
+    def decided(self, record: Record, best: Record) -> None:
+        from rich.text import Text
+
+        styles = {"keep": "green", "discard": "default", "crash": "red", "timeout": "red", "rejected": "yellow"}
+        self._console.print(Text(experiment_line(record, best), style=styles[record.status]), soft_wrap=True)
+
+    def _show(self, text: str) -> None:
+        from rich.text import Text
+
+        self._status.update(Text(self._what + (f": {text}" if text else "")))
+
+
+def make_view() -> View:
+    """A live view where standard output is a terminal, plain lines elsewhere."""
+    return TerminalView() if sys.stdout.isatty() else View()
+
+
+def step_text(news: Mapping[str, Any]) -> str:
+    """A step of the trial that runs; what an untrusted process sent is not taken for numbers."""
+    try:
+        return f"step {int(news['step'])}, loss {float(news['loss']):.3f}, {float(news['remaining']):.0f} s left"
+    except (KeyError, TypeError, ValueError):
+        return "training"
+
+
+def experiment_line(record: Record, best: Record) -> str:
+    """A record in one line, beside the best val_bpb so far."""
+    bits = f"{record.val_bpb:.4f}" if record.val_bpb is not None else "   -  "
+    what = {"baseline": "base", "remeasure": "again"}.get(record.event, record.status)
+    seeds = f"{len(record.trials)} seed{'s' if len(record.trials) != 1 else ' '}"
+    text = record.hypothesis if record.event != "remeasure" else "the best, measured afresh"
+    line = f"{record.number:4d}  {what:<8}  {bits}  {seeds}  {record.seconds:5.0f} s  {text}"
+    if record.event == "experiment" and record.status != "keep":
+        line += f"  [{record.reason}]"
+    elif record.event == "experiment":
+        line += f"  [{record.reason}; best {best.val_bpb or 0:.4f}]"
+    return line

@@ -1,0 +1,53 @@
+"""What a sweep shows while it runs: a line a trial, and on a terminal how far the current one is."""
+
+from __future__ import annotations
+
+import sys
+from typing import Self
+
+
+class Shown:
+    """Plain lines; a base for other ways."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def say(self, line: str) -> None:
+        """One line of news."""
+        print(line, flush=True)
+
+    def live(self, label: str, share: float) -> None:
+        """How far the trial named by its values is, 0 to 1; called from any thread."""
+
+
+class TerminalShown(Shown):
+    """A progress bar of the current trial below the lines."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self._progress = Progress(
+            BarColumn(bar_width=24), TextColumn("{task.description}", markup=False), console=Console(), expand=False
+        )
+        self._task = self._progress.add_task("starting", total=1.0)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def say(self, line: str) -> None:
+        self._progress.console.print(line, markup=False, highlight=False)
+
+    def live(self, label: str, share: float) -> None:
+        self._progress.update(self._task, completed=share, description=f"{100 * share:.0f}%  {label}")
+
+
+def make_shown() -> Shown:
+    """A progress bar where standard output is a terminal, lines elsewhere."""
+    return TerminalShown() if sys.stdout.isatty() else Shown()

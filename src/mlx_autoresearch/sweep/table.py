@@ -1,0 +1,64 @@
+"""A sweep's trials in order of merit, for a terminal and as tab-separated text."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from .spec import short, short_names
+from .study import Queue
+
+_ROWS = 15
+
+
+def ranked(queue: Queue) -> list[FrozenTrial]:
+    """The finished trials, the best first, those without a result last."""
+    finished = [t for t in queue.trials() if t.state.is_finished()]
+    return sorted(finished, key=lambda t: (_value(t), t.number))
+
+
+def tsv(queue: Queue) -> str:
+    """number, status, val_bpb, its standard deviation over seeds, seconds, then the values; a trial a line."""
+    keys = list(queue.axes)
+    lines = ["\t".join(["number", "status", "val_bpb", "deviation", "seconds", *keys])]
+    lines += ["\t".join(_cells(trial, keys)) for trial in ranked(queue)]
+    return "\n".join(lines) + "\n"
+
+
+def print_table(queue: Queue) -> None:
+    """The best trials on standard output."""
+    from rich.console import Console
+    from rich.table import Table
+
+    keys = list(queue.axes)
+    trials = ranked(queue)
+    table = Table(title=f"{queue.study.study_name}: {len(trials)} of {len(queue.trials())} trials, best first")
+    for heading in ("#", "val_bpb", "±"):
+        table.add_column(heading, justify="right")
+    for name in short_names(keys).values():
+        table.add_column(name, justify="right", overflow="fold")
+    for trial in trials[:_ROWS]:
+        number, status, value, deviation, _, *values = _cells(trial, keys)
+        table.add_row(number, value or status, deviation, *values)
+    Console().print(table)
+
+
+def _cells(trial: FrozenTrial, keys: list[str]) -> list[str]:
+    values: dict[str, Any] = trial.user_attrs.get("values", {})
+    runs = [run["val_bpb"] for run in trial.user_attrs.get("runs", [])]
+    complete = trial.state is TrialState.COMPLETE
+    return [
+        str(trial.number),
+        {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned"}.get(trial.state, "failed"),
+        f"{trial.value:.6f}" if complete else "",
+        f"{statistics.stdev(runs):.4f}" if complete and len(runs) > 1 else "",
+        f"{trial.duration.total_seconds():.0f}" if trial.duration else "",
+        *(short(values[key]) if key in values else "" for key in keys),
+    ]
+
+
+def _value(trial: FrozenTrial) -> float:
+    return trial.value if trial.state is TrialState.COMPLETE and trial.value is not None else math.inf

@@ -1,0 +1,245 @@
+"""One process at work on a sweep: takes a point from the queue, trains it with every seed, writes down the result."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import UTC
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from ..config import Config
+from ..data.prepare import open_prepared
+from ..errors import UserError
+from ..paths import cache_dir
+from ..research.ledger import Ledger, Record, Trial
+from ..research.runner import Limits, TrialFailed, run_trial, status_of
+from ..run import CHECKPOINT
+from .spec import config_at, describe
+from .study import Queue
+
+News = Callable[[str], None]
+_ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+_REPORT_EVERY = 5  # percent of the budget between two looks at the pruner
+
+
+class _Pruned(BaseException):
+    """Raised in the main thread while a trial runs; no Exception, so that nothing on its way takes it for a failure."""
+
+
+class Worker:
+    """Works through the queue until nothing waits in it; `say` is told one line a trial, `live` the current one."""
+
+    def __init__(self, queue: Queue, say: News, live: Callable[[str, float], None] = lambda text, share: None):
+        self.queue, self.say, self.live = queue, say, live
+        self.ledger = Ledger(queue.home / "ledger.jsonl")
+
+    def run(self) -> None:
+        """Raises KeyboardInterrupt when stopped, with what was begun back in the queue."""
+        dead = self.queue.requeue_dead()
+        if dead:
+            self.say(f"{dead} trial{'s' * (dead > 1)} of a process that has died will be run again")
+        while self.queue.count(TrialState.WAITING):
+            self.queue.next_sampler()
+            try:
+                self.queue.study.optimize(self._try, n_trials=1, catch=(TrialFailed, UserError))
+            finally:
+                self.queue.release()
+            self._write_down()
+        self._write_down()
+
+    def _try(self, trial: optuna.Trial) -> float:
+        if "point" not in trial.user_attrs:  # another process was faster, and the queue empty
+            raise optuna.TrialPruned
+        self.queue.take(trial)
+        try:
+            return self._measure(trial)
+        except (TrialFailed, UserError) as error:
+            kind, detail = (error.kind, error.detail) if isinstance(error, TrialFailed) else ("rejected", str(error))
+            trial.set_user_attr("failure", {"kind": kind, "detail": detail.split("\n")[0][:400]})
+            raise
+        except optuna.TrialPruned:
+            raise
+        except BaseException:  # stopped, or the disk is full: not the point's fault
+            self.queue.queue_again(self.queue.study.get_trials(deepcopy=False)[trial.number])
+            raise
+
+    def _measure(self, trial: optuna.Trial) -> float:
+        point = self.queue.suggest(trial)
+        trial.set_user_attr("values", point)
+        config = config_at(self.queue.sweep, point)
+        folder = self.queue.home / "trials" / f"{trial.number:04d}"
+        shutil.rmtree(folder, ignore_errors=True)
+        done: list[dict[str, Any]] = []
+        for index, seed in enumerate(self.queue.sweep.seeds):
+            watch = _Watch(trial, config, self.live, prune=index == 0 and self.queue.sweep.prune is not None)
+            with watch.interrupting():
+                result = run_trial(
+                    config, seed=seed, folder=folder / str(seed), code=None, limits=Limits(), say=watch.hear
+                )
+            if watch.pruned:
+                raise optuna.TrialPruned
+            if result.val_bpb is None or not math.isfinite(result.val_bpb):
+                raise TrialFailed("nan", "val_bpb is not a number")
+            done.append(asdict(replace(result, run=f"trials/{trial.number:04d}/{seed}")))
+            trial.set_user_attr("runs", done)
+        return sum(r["val_bpb"] for r in done) / len(done)
+
+    def _write_down(self) -> None:
+        """Bring the ledger up to what the study knows, whoever ran it, and keep the best's checkpoints alone."""
+        with self.queue.lock:
+            known = {r.number for r in self.ledger.records()}
+            trials = [t for t in self.queue.trials() if t.state in _ENDED]
+            trials.sort(key=lambda t: (t.datetime_complete or t.datetime_start, t.number))
+            best = math.inf
+            for trial in trials:
+                value = trial.value if trial.state is TrialState.COMPLETE else None
+                won = value is not None and value < best
+                if trial.number not in known:
+                    self.ledger.append(to_record(trial, best, won, self.queue.sweep.method))
+                    self.say(self._line(trial, best, won))
+                best = min(best, math.inf if value is None else value)
+            complete = [t for t in trials if t.state is TrialState.COMPLETE and t.value is not None]
+            winner = min(complete, key=lambda t: t.value or 0.0, default=None)
+            for trial in trials:
+                if trial is not winner:
+                    for checkpoint in (self.queue.home / "trials" / f"{trial.number:04d}").glob(f"*/{CHECKPOINT}"):
+                        checkpoint.unlink(missing_ok=True)
+
+    def _line(self, trial: FrozenTrial, best: float, won: bool) -> str:
+        done, total = self.queue.count(*_ENDED), len(self.queue.trials())
+        values = describe(trial.user_attrs.get("values", trial.params))
+        if trial.state is TrialState.COMPLETE:
+            result = f"val_bpb {trial.value:.4f}" + (" (best)" if won else f" (best {best:.4f})")
+        elif trial.state is TrialState.PRUNED:
+            result = f"stopped at {max(trial.intermediate_values, default=0)}%, above the median"
+        else:
+            failure = trial.user_attrs.get("failure", {})
+            result = f"failed: {failure.get('kind', 'it')}: {failure.get('detail', 'was given up')}"
+        left = self.seconds_left()
+        rest = "" if left is None or done == total else f"; about {_span(left)} left"
+        return f"[{done}/{total}] {values}: {result}{rest}"
+
+    def seconds_left(self) -> float | None:
+        """An estimate from what the trials took so far, over the processes at work."""
+        trials = self.queue.trials()
+        took = [
+            (t.datetime_complete - t.datetime_start).total_seconds()
+            for t in trials
+            if t.state in _ENDED and t.datetime_start and t.datetime_complete and "values" in t.user_attrs
+        ]
+        to_do = sum(not t.state.is_finished() for t in trials)
+        workers = max(1, sum(t.state is TrialState.RUNNING for t in trials))
+        return to_do * sum(took) / len(took) / workers if took else None
+
+
+class _Watch:
+    """Follows a trial while it runs, and stops it where the pruner says so.
+
+    What is compared is the smoothed training loss in bits per byte, at equal shares of the budget.
+    """
+
+    def __init__(self, trial: optuna.Trial, config: Config, live: Callable[[str, float], None], *, prune: bool):
+        self.trial, self.config, self.live, self.prune = trial, config, live, prune
+        self.pruned = False
+        self._inside = False
+        self._reported = 0
+        self._bits = _bits_per_nat(config) if prune else 1.0
+        self._label = describe(trial.user_attrs.get("values", {}))
+
+    def hear(self, news: Mapping[str, Any]) -> None:
+        """Called in a thread of the runner with every step."""
+        if news.get("event") != "step" or self.pruned:
+            return
+        share = self._share(news)
+        self.live(self._label, share)
+        percent = int(100 * share) // _REPORT_EVERY * _REPORT_EVERY
+        if self.prune and percent > self._reported and percent < 100:
+            self._reported = percent
+            self.trial.report(float(news["loss"]) * self._bits, percent)
+            if self.trial.should_prune():
+                self.pruned = True
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+    def _share(self, news: Mapping[str, Any]) -> float:
+        train = self.config.train
+        if train.max_steps is not None:
+            return min(news["step"] / train.max_steps, 1.0)
+        return min(max(1 - news["remaining"] / train.time_budget, 0.0), 1.0)
+
+    @contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """Lets `hear` end what the main thread does inside: the runner stops its processes on any exception."""
+
+        def handler(number: int, frame: object) -> None:
+            if self._inside:
+                self._inside = False
+                raise _Pruned
+
+        if not self.prune:
+            yield
+            return
+        before = signal.signal(signal.SIGUSR1, handler)
+        try:
+            self._inside = True
+            yield
+        except _Pruned:
+            pass
+        finally:
+            self._inside = False
+            signal.signal(signal.SIGUSR1, before)
+
+
+def _bits_per_nat(config: Config) -> float:
+    """What turns nats a token into bits a byte, on average over the training text."""
+    data = open_prepared(config.data.source, vocab_size=config.data.vocab_size, cache_dir=cache_dir())
+    split = data.manifest.splits["train"]
+    return (split.tokens - split.documents) / split.bytes / math.log(2)
+
+
+def to_record(trial: FrozenTrial, best: float, won: bool, method: str) -> Record:
+    """A trial as the ledger has it; `best` is the lowest val_bpb before it."""
+    runs = [Trial(**run) for run in trial.user_attrs.get("runs", [])]
+    values = trial.user_attrs.get("values", trial.params)
+    failure = trial.user_attrs.get("failure", {"kind": "exception", "detail": "given up"})
+    end, start = trial.datetime_complete, trial.datetime_start
+    if trial.state is TrialState.COMPLETE:
+        status = "keep" if won else "discard"
+        reason = "the best so far" if won else f"the best is {best:.4f}"
+    elif trial.state is TrialState.PRUNED:
+        status, reason = "discard", f"stopped at {max(trial.intermediate_values, default=0)}%: loss above the median"
+    else:
+        status = "rejected" if failure["kind"] == "rejected" else status_of(failure["kind"])
+        reason = f"{failure['kind']}: {failure['detail']}"
+    return Record(
+        number=trial.number,
+        event="experiment",
+        time="" if end is None else end.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        commit="",
+        parent="",
+        hypothesis=describe(values),
+        proposer=f"sweep:{method}",
+        kind="",
+        files=[],
+        insertions=0,
+        deletions=0,
+        overrides=dict(values),
+        trials=runs,
+        val_bpb=trial.value if trial.state is TrialState.COMPLETE else None,
+        status=status,
+        reason=reason,
+        seconds=(end - start).total_seconds() if end and start else 0.0,
+    )
+
+
+def _span(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

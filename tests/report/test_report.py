@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import itertools
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import matplotlib.image
+import pytest
+from fake_research import write_research
+from matplotlib.text import Annotation
+
+from mlx_autoresearch import report
+from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.report import figures
+from mlx_autoresearch.report.history import History
+from mlx_autoresearch.report.page import page
+from mlx_autoresearch.report.text import amount, clean, duration, one_line
+from mlx_autoresearch.research.ledger import Ledger, Record, Trial
+
+HOSTILE = '</title></script><script>alert("x")</script><img src=x onerror=alert(1)>\'"` & $x_1^2$ '
+HOSTILE += "\x1b[31m\u202e\ud800 漢字 🎉"
+_VOID = {"meta", "br", "img", "input", "path", "circle"}
+
+
+class Page(HTMLParser):
+    """Checks that tags are balanced; keeps elements by name, with their attributes, and the text."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_research(tmp_path_factory.mktemp("research") / "nov22")
+
+
+@pytest.fixture(scope="module")
+def written(night: Path) -> tuple[Path, Path]:
+    return report.write(night)
+
+
+class TestHistory:
+    def test_counts_and_cost_are_those_of_the_ledger(self, night: Path) -> None:
+        history = History.read(night)
+        assert sum(history.counts.values()) == 126
+        assert (history.counts["keep"], history.counts["discard"]) == (28, 94)
+        lines = [json.loads(line) for line in (night / "ledger.jsonl").read_text().splitlines()]
+        assert history.cost["runs"] == sum(len(line["trials"]) for line in lines)
+        assert history.cost["hours"] == pytest.approx(sum(line["seconds"] for line in lines) / 3600)
+
+    def test_gains_add_up_to_the_whole_improvement_by_kind_and_by_experiment(self, night: Path) -> None:
+        history = History.read(night)
+        assert history.best is not None and history.best.val_bpb is not None
+        whole = 2.860 - history.best.val_bpb
+        assert sum(history.gains.values()) == pytest.approx(whole)
+        assert sum(kind.gain for kind in history.kinds) == pytest.approx(whole)
+        assert sum(kind.tried for kind in history.kinds) == 126
+        assert sum(kind.kept for kind in history.kinds) == 28
+
+    def test_noise_is_pooled_over_seeds(self, tmp_path: Path) -> None:
+        history = History(tmp_path, [record(0, [1.0, 1.2]), record(1, [3.0, 3.0, 3.3]), record(2, [9.0])])
+        assert history.sigma == pytest.approx(((0.02 + 0.06) / 3) ** 0.5)
+        assert History(tmp_path, [record(0, [1.0])]).sigma is None
+
+    def test_a_remeasurement_corrects_the_staircase_and_is_nobodys_gain(self, tmp_path: Path) -> None:
+        records = [
+            record(0, [3.0]),
+            record(1, [2.0]),
+            record(2, [2.5], status="discard"),
+            replace(record(1, [2.2]), event="remeasure"),
+            record(3, [2.1]),
+        ]
+        history = History(tmp_path, records)
+        assert [(s.number, s.val_bpb) for s in history.steps] == [(0, 3.0), (1, 2.0), (2, 2.2), (3, 2.1)]
+        assert history.gains == {1: pytest.approx(1.0), 3: pytest.approx(0.1)}
+        assert history.counts == {"keep": 2, "discard": 1}
+
+    def test_curves_are_thinned_and_damaged_lines_passed_over(self, night: Path, tmp_path: Path) -> None:
+        home = tmp_path / "copy"
+        shutil.copytree(night, home)
+        history = History.read(home)
+        kept = history.kept[3]
+        metrics = home / kept.trials[0].run / "metrics.jsonl"
+        whole = history.curve(kept, points=1000)
+        assert len(whole) == 180
+        metrics.write_text(metrics.read_text() + '{"progress": 1, "smooth_loss": NaN}\n[]\n{"progr')
+        assert history.curve(kept, points=1000) == whole
+        thin = history.curve(kept, points=50)
+        assert len(thin) <= 50 and thin[-1] == whole[-1]
+
+
+def record(number: int, values: list[float], status: Any = "keep") -> Record:
+    trials = [Trial(42 + i, v, 10, 1000, 1.0, 2.0, 100.0, 1.0, "") for i, v in enumerate(values)]
+    return Record(
+        number=number,
+        event="experiment" if number else "baseline",
+        time="2026-11-22T00:00:00Z",
+        commit="c" * 40,
+        parent="p" * 40,
+        hypothesis="because",
+        proposer="script",
+        kind="batch",
+        files=[],
+        insertions=1,
+        deletions=1,
+        overrides={},
+        trials=trials,
+        val_bpb=sum(values) / len(values),
+        status=status,
+    )
+
+
+class TestPage:
+    def test_it_is_one_file_that_fetches_nothing(self, written: tuple[Path, Path]) -> None:
+        text = written[1].read_text(encoding="utf-8")
+        assert len(text.encode()) < 1_500_000
+        parsed = Page(text)
+        for _, attributes in parsed.elements:
+            for name in ("src", "href", "srcset", "action", "xlink:href"):
+                assert (attributes.get(name) or "#").startswith(("#", "data:"))
+        assert not re.search(r"url\(|@import|//[a-z]", text.split("</style>")[0])
+        assert not parsed.all("link") and not parsed.all("iframe")
+
+    def test_only_our_own_script_may_run(self, written: tuple[Path, Path]) -> None:
+        text = written[1].read_text(encoding="utf-8")
+        (script,) = re.findall(r"<script>(.*?)</script>", text, flags=re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        (policy,) = [m["content"] for m in Page(text).all("meta") if "http-equiv" in m]
+        assert policy is not None
+        assert policy.startswith("default-src 'none'")
+        assert f"script-src 'sha256-{digest}'" in policy
+
+    def test_every_experiment_has_its_row_its_point_and_its_diff(self, written: tuple[Path, Path]) -> None:
+        parsed = Page(written[1].read_text(encoding="utf-8"))
+        rows = [a["id"] for a in parsed.all("tr") if "data-status" in a]
+        assert rows == [f"e{n}" for n in range(127)]
+        assert {a["href"] for a in parsed.all("a")} == {f"#e{n}" for n in range(127)}
+        assert len([a for a in parsed.all("span") if a.get("class") == "add"]) >= 126
+        assert len(parsed.all("details")) == 127
+        assert len([a for a in parsed.all("path") if a.get("class") in ("best", "curve")]) == 1 + 29
+
+    def test_what_an_agent_wrote_stays_text(self, tmp_path: Path) -> None:
+        home = write_research(tmp_path / "h", experiments=6, kept=2)
+        history = History.read(home)
+        hostile = [
+            replace(r, hypothesis=HOSTILE, kind=HOSTILE, reason=HOSTILE, proposer=HOSTILE) for r in history.records
+        ]
+        hostile = [replace(r, overrides={HOSTILE.replace("\ud800", ""): HOSTILE}) for r in hostile]
+        for r in hostile:
+            (history.folder(r) / "diff.patch").write_bytes(f"+{HOSTILE}\n".encode("utf-8", "surrogatepass") + b"\xff\n")
+        text = page(History(home, hostile), HOSTILE)
+        text.encode()
+        parsed = Page(text)
+        assert len(parsed.all("script")) == 1 and not parsed.all("img")
+        assert not [a for _, attributes in parsed.elements for a in attributes if a.startswith("on")]
+        assert "\x1b" not in text and "\u202e" not in text
+        assert 'alert("x")' in "".join(parsed.text)
+        figures.progress_png(History(home, hostile), tmp_path / "x.png", HOSTILE)
+
+    def test_an_empty_ledger_makes_a_page_too(self, tmp_path: Path) -> None:
+        (tmp_path / "ledger.jsonl").write_text("")
+        _, document = report.write(tmp_path)
+        Page(document.read_text())
+
+    def test_a_single_baseline_makes_a_page_too(self, tmp_path: Path) -> None:
+        Ledger(tmp_path / "ledger.jsonl").append(record(0, [3.0]))
+        _, document = report.write(tmp_path)
+        Page(document.read_text())
+
+    def test_a_folder_without_a_ledger_is_one_line(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="has no ledger"):
+            report.write(tmp_path)
+
+    def test_the_holdout_is_shown_where_it_was_scored(self, tmp_path: Path) -> None:
+        home = write_research(tmp_path / "h", experiments=4, kept=1)
+        assert "Holdout" not in page(History.read(home), "t")
+        (home / "holdout.json").write_text('{"best_holdout_bpb": 2.34567}')
+        assert "2.3457" in page(History.read(home), "t")
+
+
+class TestPicture:
+    def test_it_is_readable_at_the_width_of_a_readme(self, written: tuple[Path, Path]) -> None:
+        height, width, _ = matplotlib.image.imread(written[0]).shape
+        assert width >= 1600 and 0.4 < height / width < 0.8
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_labels_overlap_neither_each_other_nor_lines_and_stay_inside(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+    ) -> None:
+        drawn = []
+        original = figures.figure
+
+        @contextmanager
+        def kept(*arguments: Any) -> Iterator[Any]:
+            with original(*arguments) as fig:
+                drawn.append(fig)
+                yield fig
+
+        monkeypatch.setattr(figures, "figure", kept)
+        history = History.read(write_research(tmp_path / "h", seed=seed))
+        figures.progress_png(history, tmp_path / "p.png", "research/nov22")
+        drawn[0].canvas.draw()
+        (axes,) = drawn[0].axes
+        labels = [text for text in axes.texts if isinstance(text, Annotation)]
+        assert len(labels) == 28
+        boxes = [label.get_window_extent() for label in labels]
+        inside = axes.get_window_extent()
+        for a, b in itertools.combinations(boxes, 2):
+            assert not a.padded(-1).overlaps(b.padded(-1))  # whole pixels
+        for box in boxes:
+            assert inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0
+        leaders = [line for line in axes.lines if line.get_linewidth() == 0.5]
+        assert len(leaders) == 28
+        for line, box in itertools.product(leaders, boxes):
+            (x, top), (_, bottom) = axes.transData.transform(line.get_xydata())
+            assert not (box.x0 < x < box.x1 and bottom < box.y1 and box.y0 < top)
+
+    def test_the_same_ledger_gives_the_same_bytes(
+        self, night: Path, written: tuple[Path, Path], tmp_path: Path
+    ) -> None:
+        figures.progress_png(History.read(night), tmp_path / "again.png", "research/nov22")
+        assert (tmp_path / "again.png").read_bytes() == written[0].read_bytes()
+
+
+class TestText:
+    def test_lines_are_cut_at_words(self) -> None:
+        assert one_line("a line\nof  words", 30) == "a line of words"
+        assert one_line("halve the batch, then wait", 17) == "halve the batch…"
+        assert len(one_line("x" * 90, 30)) == 30
+
+    def test_nothing_invisible_is_left(self) -> None:
+        assert clean("a\x00b\u202ec\ud800d\te\n") == "a\ufffdb\ufffdc\ufffdd\te\n"
+
+    def test_amounts_have_units(self) -> None:
+        assert [amount(x) for x in (950, 12_340, 4_560_000, 1.2e9)] == ["950", "12.3k", "4.56M", "1.20G"]
+        assert [duration(x) for x in (42, 210, 26_000)] == ["42 s", "3.5 min", "7.2 h"]

@@ -1,0 +1,18 @@
+from pathlib import Path
+
+import pytest
+from laboratory import make_config, make_corpus, make_repository
+
+from mlx_autoresearch.config import Config
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """A configuration that trains in half a second."""
+    return make_config(make_corpus(tmp_path_factory.mktemp("text") / "corpus"))
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A checkout of its own."""
+    return make_repository(tmp_path / "checkout")

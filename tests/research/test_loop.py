@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from laboratory import Quiet, free_trial, git, make_research
+
+from mlx_autoresearch.config import Config
+from mlx_autoresearch.errors import RunFailed, UserError
+from mlx_autoresearch.research.ledger import Record, Trial
+from mlx_autoresearch.research.loop import Research
+from mlx_autoresearch.research.runner import TrialFailed
+
+SEEDS = {"baseline": 3, "best": 1, "most": 3}
+
+
+def lr(value: float) -> dict[str, Any]:
+    return {
+        "hypothesis": f"learning rate {value}",
+        "kind": "learning rate",
+        "overrides": {"optimizer.matrix_lr": value},
+    }
+
+
+def run(repository: Path, tiny: Config, steps: list[dict[str, Any]], **settings: Any) -> Research:
+    config = make_research(tiny, steps, **{"seeds": SEEDS} | settings)
+    research = Research.start(config, repository / "runs", repository, run=free_trial)
+    research.go(Quiet())
+    return research
+
+
+def experiments(research: Research) -> list[Record]:
+    return [r for r in research.ledger.records() if r.event == "experiment"]
+
+
+def test_what_helps_is_kept_and_what_does_not_is_discarded(repository: Path, tiny: Config) -> None:
+    research = run(repository, tiny, [lr(0.02), lr(0.5), lr(0.001)])
+    assert [(r.number, r.status) for r in experiments(research)] == [(1, "keep"), (2, "discard"), (3, "keep")]
+    first, second, third = experiments(research)
+    assert (second.parent, third.parent) == (first.commit, first.commit)
+    assert research.workspace.best == third.commit
+    assert "matrix_lr: 0.001" in (research.workspace.path / "research/experiment.yaml").read_text()
+    assert first.overrides == {"optimizer.matrix_lr": 0.02}
+    assert first.files == ["research/experiment.yaml"]
+    assert (first.insertions, first.deletions) == (1, 1)
+
+
+def test_every_experiment_can_be_diffed_but_the_branch_holds_kept_ones_only(repository: Path, tiny: Config) -> None:
+    research = run(repository, tiny, [lr(0.02), lr(0.5)])
+    kept, discarded = experiments(research)
+    assert git(repository, "rev-parse", "refs/research/test/0002").strip() == discarded.commit
+    assert "+  matrix_lr: 0.5" in git(repository, "show", discarded.commit)
+    log = git(repository, "log", "--format=%H", "research/test").split()
+    assert kept.commit in log and discarded.commit not in log
+    assert (research.home / "experiments/0002/diff.patch").read_text().count("\n+") == 2
+
+
+def test_the_users_checkout_is_not_touched(repository: Path, tiny: Config) -> None:
+    (repository / "README.md").write_text("being edited\n")
+    before = (
+        git(repository, "status", "--porcelain"),
+        git(repository, "rev-parse", "HEAD"),
+        git(repository, "stash", "list"),
+    )
+    run(repository, tiny, [lr(0.02)])
+    assert before == (
+        git(repository, "status", "--porcelain"),
+        git(repository, "rev-parse", "HEAD"),
+        git(repository, "stash", "list"),
+    )
+    assert git(repository, "symbolic-ref", "HEAD").strip() == "refs/heads/main"
+
+
+def test_a_new_best_is_measured_again_at_new_seeds_which_its_rivals_are_paired_with(
+    repository: Path, tiny: Config
+) -> None:
+    research = run(repository, tiny, [lr(0.02), lr(0.0199)])
+    records = research.ledger.records()
+    assert [r.event for r in records[:3]] == ["baseline", "experiment", "remeasure"]
+    used = {t.seed for r in records[:2] for t in r.trials}
+    fresh = {t.seed for r in records if r.event == "remeasure" for t in r.trials}
+    assert not used & fresh
+    assert {t.seed for t in records[-1].trials} <= fresh
+
+
+def test_checkpoints_of_discarded_experiments_are_deleted(repository: Path, tiny: Config) -> None:
+    research = run(repository, tiny, [lr(0.02), lr(0.5)])
+    left = sorted(p.relative_to(research.home).parts[1] for p in research.home.glob("experiments/*/*/*.safetensors"))
+    assert "0001" in left and "0002" not in left
+
+
+def test_greedy_keeps_any_improvement_after_one_seed(repository: Path, tiny: Config) -> None:
+    research = run(repository, tiny, [lr(0.039)], decision={"greedy": True})
+    baseline, experiment = research.ledger.records()
+    assert (len(baseline.trials), len(experiment.trials)) == (1, 1)
+    better = experiment.val_bpb < baseline.val_bpb  # type: ignore[operator]
+    assert experiment.status == ("keep" if better else "discard")
+
+
+def test_a_proposal_that_does_not_validate_is_rejected_and_told_why(repository: Path, tiny: Config) -> None:
+    research = run(
+        repository,
+        tiny,
+        [
+            {"hypothesis": "odd", "overrides": {"train.total_batch_size": 100}},
+            {"hypothesis": "same", "overrides": {"optimizer.matrix_lr": 0.04}},
+            {"hypothesis": "long", "overrides": {"train.max_steps": 1000}},
+            {"hypothesis": "patch", "patch": "--- a/nowhere\n+++ b/nowhere\n@@ -1 +1 @@\n-a\n+b\n"},
+            lr(0.02),
+        ],
+    )
+    *rejected, good = experiments(research)
+    assert [r.status for r in rejected] == ["rejected"] * 4
+    assert "total_batch_size" in rejected[0].reason
+    assert rejected[1].reason == "no change"
+    assert "train.max_steps may not be changed" in rejected[2].reason
+    assert "does not apply" in rejected[3].reason
+    assert good.status == "keep"
+
+
+def test_a_crash_is_recorded_with_its_kind_and_the_search_goes_on(repository: Path, tiny: Config) -> None:
+    def crashes(config: Config, **given: Any) -> Trial:
+        if config.optimizer.matrix_lr == 0.5:
+            raise TrialFailed("nan", "the loss is NaN at step 3")
+        if config.optimizer.matrix_lr == 0.6:
+            raise TrialFailed("timeout", "not finished")
+        return free_trial(config, **given)
+
+    config = make_research(tiny, [lr(0.5), lr(0.6), lr(0.02)], seeds=SEEDS)
+    research = Research.start(config, repository / "runs", repository, run=crashes)
+    research.go(Quiet())
+    assert [r.status for r in experiments(research)] == ["crash", "timeout", "keep"]
+    assert experiments(research)[0].reason == "nan: the loss is NaN at step 3"
+    assert experiments(research)[0].val_bpb is None
+
+
+def test_a_starting_point_that_cannot_be_trained_ends_the_search(repository: Path, tiny: Config) -> None:
+    def crashes(config: Config, **given: Any) -> Trial:
+        raise TrialFailed("out of memory", "no")
+
+    research = Research.start(make_research(tiny), repository / "runs", repository, run=crashes)
+    with pytest.raises(RunFailed, match="out of memory"):
+        research.go(Quiet())
+
+
+def test_the_search_stops_after_as_many_experiments_as_asked(repository: Path, tiny: Config) -> None:
+    config = make_research(tiny, [lr(x) for x in (0.5, 0.6, 0.7, 0.8)], seeds=SEEDS, experiments=3)
+    research = Research.start(config, repository / "runs", repository, run=free_trial)
+    research.go(Quiet(), experiments=1)
+    assert len(experiments(research)) == 1
+    Research.open(research.home, run=free_trial).go(Quiet())
+    assert [r.number for r in experiments(research)] == [1, 2, 3]
+
+
+def test_an_interrupted_experiment_is_forgotten_and_its_number_used_again(repository: Path, tiny: Config) -> None:
+    def interrupted(config: Config, **given: Any) -> Trial:
+        if config.optimizer.matrix_lr == 0.5:
+            given["folder"].mkdir(parents=True)
+            raise KeyboardInterrupt
+        return free_trial(config, **given)
+
+    config = make_research(tiny, [lr(0.5), lr(0.02)], seeds=SEEDS)
+    research = Research.start(config, repository / "runs", repository, run=interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        research.go(Quiet())
+    again = Research.open(research.home, run=free_trial)
+    again.go(Quiet())
+    assert [(r.number, r.status) for r in experiments(again)] == [(1, "discard"), (2, "keep")]
+
+
+def test_a_research_is_started_once_and_run_by_one_process(repository: Path, tiny: Config) -> None:
+    research = run(repository, tiny, [lr(0.5)])
+    with pytest.raises(UserError, match="holds a research already"):
+        Research.start(research.config, repository / "runs", repository, run=free_trial)
+    with pytest.raises(UserError, match="branch research/test exists already"):
+        Research.start(research.config, repository / "elsewhere", repository, run=free_trial)
+    from filelock import FileLock
+
+    with FileLock(research.home / ".lock"), pytest.raises(UserError, match="another process"):
+        Research.open(research.home, run=free_trial).go(Quiet())
+
+
+def test_a_start_that_was_killed_half_way_can_be_repeated(repository: Path, tiny: Config) -> None:
+    research = run(repository, tiny, [lr(0.5)])
+    for file in ("research.yaml", "ledger.jsonl"):
+        (research.home / file).unlink()
+    again = run(repository, tiny, [lr(0.02)])
+    assert [r.status for r in experiments(again)] == ["keep"]
+
+
+def test_changed_validation_data_end_the_search(
+    repository: Path, tiny: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    research = run(repository, tiny, [lr(0.5)])
+    changed: Mapping[str, str] = {"val.bin": "other"}
+    monkeypatch.setattr("mlx_autoresearch.research.guard.metric_files", lambda data: changed)
+    with pytest.raises(UserError, match="what results depend on has changed"):
+        Research.open(research.home, run=free_trial).go(Quiet())
+
+
+def test_two_researches_live_side_by_side(repository: Path, tiny: Config) -> None:
+    for tag in ("one", "two"):
+        research = run(repository, tiny, [lr(0.02)], tag=tag)
+        assert [r.status for r in experiments(research)] == ["keep"]
+    assert len(git(repository, "worktree", "list").splitlines()) == 3
+
+
+def test_the_tables_are_derived_from_the_ledger(repository: Path, tiny: Config) -> None:
+    research = run(repository, tiny, [lr(0.02), lr(0.5)])
+    lines = (research.home / "results.tsv").read_text().splitlines()
+    assert lines[0] == "commit\tval_bpb\tmemory_gb\tstatus\tdescription"
+    assert len(lines) == 1 + len(research.ledger.records())
+    assert json.loads((research.home / "ledger.jsonl").read_text().splitlines()[0])["event"] == "baseline"

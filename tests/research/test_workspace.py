@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from laboratory import git
+
+from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.research.workspace import EXPERIMENT, Workspace, repository_of, uncommitted
+
+
+@pytest.fixture
+def workspace(repository: Path) -> Workspace:
+    made = Workspace(repository, repository / "runs/test", "test")
+    made.create("a: 1\n")
+    return made
+
+
+def test_a_commit_does_not_move_the_branch_and_keep_does(workspace: Workspace) -> None:
+    start = workspace.best
+    (workspace.path / EXPERIMENT).write_text("a: 2\n")
+    commit = workspace.commit(1, "two", start)
+    assert workspace.best == start
+    workspace.keep(commit)
+    assert workspace.best == commit
+    assert workspace.read(commit, EXPERIMENT) == b"a: 2\n"
+    change = workspace.change(start, commit)
+    assert (change.status, change.insertions, change.deletions) == ({EXPERIMENT: "M"}, 1, 1)
+    assert (change.code_insertions, change.code_deletions) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda w: shutil.rmtree(w),
+        lambda w: (w / ".git").unlink(),
+        lambda w: ((w / ".git").unlink(), (w / ".git").mkdir()),
+        lambda w: (w / ".git").write_text("gitdir: /nowhere\n"),
+        lambda w: (shutil.rmtree(w), w.symlink_to("/tmp")),
+        lambda w: (w / "README.md").unlink(),
+        lambda w: (w / "__pycache__").mkdir(),
+        lambda w: ((w / "sub").mkdir(), git(w / "sub", "init", "-q")),
+        lambda w: (git(w, "checkout", "-q", "--detach"), git(w, "rm", "-rq", "src")),
+        lambda w: git(w, "update-index", "--assume-unchanged", "README.md") + str((w / "README.md").write_text("x")),
+        lambda w: git(w, "worktree", "prune"),
+    ],
+)  # fmt: skip
+def test_reset_restores_a_worktree_whatever_was_done_to_it(workspace: Workspace, damage) -> None:
+    damage(workspace.path)
+    workspace.reset()
+    assert git(workspace.path, "status", "--porcelain", "--ignored") == ""
+    assert (workspace.path / "README.md").read_text() == "a checkout\n"
+    assert git(workspace.path, "symbolic-ref", "HEAD").strip() == "refs/heads/research/test"
+    assert git(workspace.repository, "status", "--porcelain") == ""
+
+
+def test_stale_locks_of_a_git_that_was_killed_do_not_matter(workspace: Workspace) -> None:
+    common = workspace.repository / ".git"
+    for name in ("refs/heads/research/test.lock", "worktrees/worktree/index.lock", "worktrees/worktree/HEAD.lock"):
+        (common / name).touch()
+    workspace.reset()
+    workspace.keep(workspace.commit(1, "again", workspace.best))
+
+
+def test_no_hook_is_run(workspace: Workspace) -> None:
+    hook = workspace.repository / ".git/hooks/reference-transaction"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/bin/sh\nexit 1\n")
+    hook.chmod(0o755)
+    workspace.keep(workspace.commit(1, "again", workspace.best))
+
+
+def test_a_snapshot_holds_the_editable_code_of_a_commit_only(workspace: Workspace, tmp_path: Path) -> None:
+    (workspace.path / "src/mlx_autoresearch/model.py").write_text("# changed later\n")
+    workspace.snapshot(workspace.best, tmp_path / "code")
+    assert "class GPT" in (tmp_path / "code/src/mlx_autoresearch/model.py").read_text()
+    assert not (tmp_path / "code/README.md").exists()
+
+
+def test_a_patch_that_does_not_apply_is_explained(workspace: Workspace) -> None:
+    good = "--- a/README.md\n+++ b/README.md\n@@ -1 +1 @@\n-a checkout\n+a patch\n"
+    assert "README.md" in (workspace.apply(good.replace("-a checkout", "-another")) or "")
+    assert workspace.apply(good) is None
+    assert (workspace.path / "README.md").read_text() == "a patch\n"
+
+
+def test_where_there_is_no_repository_of_ours_it_says_what_to_do(tmp_path: Path, repository: Path) -> None:
+    with pytest.raises(UserError, match="not in a git repository: run this in a clone"):
+        repository_of(tmp_path)
+    assert repository_of(repository / "src") == repository
+    (repository / "src/mlx_autoresearch/model.py").write_text("# edited\n")
+    assert uncommitted(repository) == ["src/mlx_autoresearch/model.py"]
+    git(repository, "rm", "-rq", "--cached", "src")
+    git(repository, "commit", "-qm", "gone")
+    with pytest.raises(UserError, match="has no committed src/mlx_autoresearch"):
+        repository_of(repository)
