@@ -61,9 +61,9 @@ def _tune(settings: list[str] | None, again: bool) -> None:
 
     config = load_config(*split_settings(settings or []))
     require_mlx()
-    from mlx_autoresearch.kernels.show import print_choices, tune
+    from mlx_autoresearch.kernels.bench import choices_text, tune
 
-    print_choices(tune(config, again=again))
+    typer.echo(choices_text(tune(config, again=again)))
 
 
 def _sizes(text: str) -> dict[str, Any]:

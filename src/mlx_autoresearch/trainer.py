@@ -21,7 +21,7 @@ from .data.prefetch import Prefetcher
 from .data.prepare import PreparedData, open_prepared
 from .errors import RunFailed, UserError
 from .evaluate import Bpb, LanguageModel, evaluate_bpb
-from .kernels.operation import recording
+from .kernels.operation import UnfitKernel, recording
 from .model import GPT
 from .optimizer import MuonAdamW, MuonGroup, newton_schulz
 from .paths import cache_dir
@@ -402,7 +402,7 @@ def choose_kernels(model: GPT, optimizer: MuonAdamW, config: Config) -> dict[str
                 if isinstance(group, MuonGroup):
                     momentum = optimizer.state["momentum_buffer"][group.names[0]]
                     newton_schulz(momentum, group.ns_steps, optimizer.ns_dtype, implementation=optimizer.kernels)
-    except ValueError as error:
+    except UnfitKernel as error:
         raise UserError(f"kernels: {config.kernels}: {error}; kernels: auto chooses what fits") from None
     return used
 

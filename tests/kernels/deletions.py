@@ -1,6 +1,6 @@
 """Deletes each barrier, bounds guard and mask term of a kernel, one at a time: `kernels verify` must notice every one.
 
-    python tests/kernels/deletions.py [NAME ...]     prints the table of custom_kernels/deletions.md
+    python tests/kernels/deletions.py [NAME ...]     prints the table of custom_kernels/README.md
 
 Mechanical: every barrier; every term of every condition of `if`, `?:` and `bool x = ...`, whatever it guards; and
 either side of every `min` and `max` of integers. What only saves work, as the limits of a loop over blocks do, is no
@@ -37,6 +37,11 @@ class Deletion:
     place: tuple[str, int]
     was: str
     kept: str
+
+    @property
+    def what(self) -> tuple[tuple[str, int], str, str]:
+        """The same for every kernel that includes the line."""
+        return self.place, self.was, self.kept
 
     def found(self) -> str | None:
         """What `kernels verify` finds first, in the order of its cases; or what it costs; None if neither."""
@@ -160,22 +165,27 @@ def _start_of_condition(text: str, end: int) -> int:
     raise ValueError("no beginning")
 
 
-def row(deletion: Deletion, found: str | None) -> str:
-    """A line of the table."""
+def row(deletion: Deletion) -> str:
+    """A line of the table, but for its last column."""
     file, line = deletion.place
     escaped = [code.replace("|", "\\|") for code in (deletion.was, deletion.kept)]
     kept = "" if deletion.kept == ";" else f" → `{escaped[1]}`"
-    return f"| {deletion.file.name} | {file}:{line} | `{escaped[0]}`{kept} | {found or '**nothing**'} |"
+    return f"| {deletion.file.name} | {file}:{line} | `{escaped[0]}`{kept} | "
 
 
 def main() -> None:
     jobs = [deletion for name in sys.argv[1:] or kernel_names() for deletion in deletions(find_kernel(name))]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = list(zip(jobs, pool.map(Deletion.found, jobs), strict=True))
+    # A function of a shared header that one kernel does not call, or whose result it does not use, another one does.
+    by = {deletion.what: deletion.file.name for deletion, found in results if found}
     print("| kernel | line | deleted | found |\n| --- | --- | --- | --- |")
     missed = 0
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for deletion, found in zip(jobs, pool.map(Deletion.found, jobs), strict=True):
-            print(row(deletion, found), flush=True)
-            missed += found is None
+    for deletion, found in results:
+        if found is None and deletion.what in by:
+            found = f"no effect here, found in {by[deletion.what]}"
+        print(f"{row(deletion)}{found or '**nothing**'} |")
+        missed += found is None
     print(f"\n{len(jobs)} deletions, {missed} not found", file=sys.stderr)
     sys.exit(missed > 0)
 

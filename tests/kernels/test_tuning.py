@@ -9,7 +9,10 @@ import mlx.core as mx
 import pytest
 
 from mlx_autoresearch import device
+from mlx_autoresearch.config import load_config
+from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.kernels import tuning
+from mlx_autoresearch.kernels.bench import choices_text, tune
 from mlx_autoresearch.kernels.operation import Operation, recording
 from mlx_autoresearch.kernels.tuning import Choice, KernelWarning, Measurement
 
@@ -69,8 +72,8 @@ def test_the_batch_counts_by_its_power_of_two() -> None:
 @pytest.mark.parametrize(
     ("custom", "message"),
     [
-        (Double(factor=2.1), "its results differ from MLX's"),
-        (Double(factor=float("nan")), "its results differ from MLX's"),
+        (Double(factor=2.1), "its results are wrong"),
+        (Double(factor=float("nan")), "its results are wrong"),
         (Double(error=RuntimeError("does not compile")), "does not compile"),
         (Double(error=ValueError("[double] expected 4")), "expected 4"),
     ],
@@ -86,7 +89,7 @@ def test_a_wrong_gradient_counts_too() -> None:
     wrong = mx.custom_function(lambda x: 2 * x)
     wrong.vjp(lambda x, cotangent, _: 3 * cotangent)
     both = Operation("double", Double(), lambda x, language: wrong(x), (), (0,), lambda x: (mx.ones(x.shape),))
-    with pytest.warns(KernelWarning, match="differ"):
+    with pytest.warns(KernelWarning, match="wrong"):
         both(X)
 
 
@@ -102,7 +105,7 @@ def measured(mlx: tuple, cuda: tuple) -> dict[str, Measurement]:
         ((1.0, 99.0), (1.04, 10.0), "cuda"),
         ((1.04, 10.0), (1.0, 99.0), "mlx"),
         ((None, None, None, "out of memory"), (1.0, 10.0), "cuda"),
-        ((1.0, 10.0), (0.5, 10.0, 7.0, "its results differ"), "mlx"),
+        ((1.0, 10.0), (0.5, 10.0, 7.0, "its results are wrong"), "mlx"),
     ],
 )
 def test_the_better_is_the_faster_or_at_equal_speed_the_smaller(mlx: tuple, cuda: tuple, better: str) -> None:
@@ -142,3 +145,25 @@ def test_says_what_was_used_and_refuses_what_is_not_there() -> None:
         both(X, implementation="metal")
     with pytest.raises(ValueError, match=r"\[double\] implementation must be one of auto, mlx"):
         both(X, implementation="fast")  # type: ignore[arg-type]
+
+
+def test_bench_shows_both_sides_of_a_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stub(self: Operation, chosen: str, arrays: tuple[mx.array, ...], settings: dict) -> mx.array:
+        return self.composed(*arrays, **settings)  # no GPU here: both sides are composed MLX
+
+    monkeypatch.setattr(Operation, "run", stub)
+    config = load_config("configs/tiny.yaml")
+    choices = tune(config, again=True)
+    operations = [what.split()[0] for what in choices]
+    assert set(operations) == {"norm_rope", "attention", "linear_cross_entropy", "newton_schulz"}
+    text = choices_text(choices)
+    assert text.count(" ms, ") == 2 * len(choices) and text.count("error 0.") == len(choices)
+    assert "attention float32[4,64,2,32] float32[4,64,1,32] float32[4,64,1,32] window=32" in text
+    kept = tune(config, again=False)
+    assert kept == choices
+
+
+def test_bench_says_in_one_line_that_a_cpu_has_nothing_to_choose(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "kernel_backend", lambda: None)
+    with pytest.raises(UserError, match="nothing to choose on a CPU"):
+        tune(load_config("configs/tiny.yaml"), again=False)

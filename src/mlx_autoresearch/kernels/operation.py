@@ -15,6 +15,11 @@ from mlx_autoresearch import device
 Language = Literal["metal", "cuda", "simulator"]
 Implementation = Literal["auto", "mlx", "custom", "metal", "cuda", "simulator"]
 
+
+class UnfitKernel(ValueError):
+    """A custom kernel does not take these arrays; says which it takes."""
+
+
 _used: ContextVar[dict[str, str] | None] = ContextVar("used", default=None)
 
 
@@ -25,6 +30,7 @@ class Operation:
     composed: in plain MLX, called as composed(*arrays, **settings). custom: by kernels of ours, called with
     `language` too. kernels: their names. example: makes arrays like the given ones, to measure with.
     differentiable: positions of the arrays whose gradients training needs; none: only the forward pass is measured.
+    A setting called dtype, where there is one, is the precision of the products.
     """
 
     name: str
@@ -50,13 +56,17 @@ class Operation:
         for array in arrays:
             shape = ",".join(str(rounded if i == 0 and n == batch else n) for i, n in enumerate(array.shape))
             words.append(f"{str(array.dtype).removeprefix('mlx.core.')}[{shape}]")
-        return " ".join(words + [f"{name}={value}" for name, value in settings.items()])
+        words += [f"{name}={value}".replace("mlx.core.", "") for name, value in settings.items()]
+        return " ".join(words)
 
     def run(self, chosen: Literal["mlx"] | Language, arrays: tuple[mx.array, ...], settings: dict) -> mx.array:
-        """The result by one implementation."""
+        """The result by one implementation. Raises UnfitKernel, a ValueError, when the kernel takes no such arrays."""
         if chosen == "mlx":
             return self.composed(*arrays, **settings)
-        return self.custom(*arrays, language=chosen, **settings)
+        try:
+            return self.custom(*arrays, language=chosen, **settings)
+        except ValueError as error:
+            raise UnfitKernel(*error.args) from error
 
     def choose(
         self, arrays: tuple[mx.array, ...], implementation: Implementation, settings: dict

@@ -1,0 +1,39 @@
+"""The README's table of deletions is that of the kernels as they are, and a sample of it holds."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from kernels.deletions import deletions, row
+from simulator.compiler_paths import needs_clang
+
+from mlx_autoresearch.kernels.registry import find_kernel, kernel_folder, kernel_names
+
+TABLE = (kernel_folder() / "README.md").read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.parametrize("name", kernel_names())
+def test_every_deletion_is_in_the_table_and_none_went_unnoticed(name: str) -> None:
+    listed = [line for line in TABLE if line.startswith(f"| {name} | ")]
+    for deletion in deletions(find_kernel(name)):
+        found = [line.removeprefix(row(deletion)) for line in listed if line.startswith(row(deletion))]
+        assert found, f"run tests/kernels/deletions.py: {row(deletion)} is not in the README"
+        assert not any("nothing" in what for what in found)
+
+
+@needs_clang
+@pytest.mark.parametrize("name", kernel_names())
+def test_a_deletion_is_found(name: str) -> None:
+    own = [deletion for deletion in deletions(find_kernel(name)) if deletion.place[0] == f"{name}.metal"]
+    deletion = random.Random(name).choice(own)
+    assert f"{row(deletion)}{deletion.found()} |" in TABLE
+
+
+def test_conditions_lose_each_term_and_clamps_each_side() -> None:
+    file = find_kernel("flash_attention_dkdv")
+    edits = {(deletion.was, deletion.kept) for deletion in deletions(file)}
+    condition = "query >= key && query <= last_query"
+    assert {(condition, "query >= key"), (condition, "query <= last_query"), ("visible", "true")} <= edits
+    assert {("min(key, length - 1)", "(key)"), ("min(key, length - 1)", "(length - 1)")} <= edits
+    assert ("threadgroup_barrier(mem_flags::mem_threadgroup);", ";") in edits
