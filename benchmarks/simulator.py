@@ -15,7 +15,10 @@ from mlx_autoresearch.simulator import find_compiler
 CASES = [
     ("flash_attention_forward", {"Hk": 2, "T": 256, "D": 64, "dtype": "bfloat16"}),
     ("flash_attention_forward", {"Hk": 2, "T": 256, "D": 64, "dtype": "bfloat16", "window": 64}),
-    ("flash_attention_forward", {"Hk": 2, "T": 256, "D": 128, "BK": 16, "dtype": "bfloat16"}),
+    ("flash_attention_forward", {"Hk": 2, "T": 256, "D": 128, "dtype": "bfloat16"}),
+    ("flash_attention_dq", {"Hk": 2, "T": 256, "D": 64, "dtype": "bfloat16"}),
+    ("flash_attention_dkdv", {"Hk": 2, "T": 256, "D": 64, "dtype": "bfloat16"}),
+    ("softcapped_cross_entropy_loss_and_gradient", {"rows": 64, "V": 4096, "dtype": "bfloat16"}),
     ("rope", {"B": 2, "T": 256, "H": 4, "D": 64, "dtype": "bfloat16"}),
     ("newton_schulz_polynomial", {"n": 256, "dtype": "bfloat16"}),
 ]

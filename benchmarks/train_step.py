@@ -35,7 +35,7 @@ ROUNDS = 7
 def plain_attention(q: mx.array, k: mx.array, v: mx.array, window: int | None = None) -> mx.array:
     T = q.shape[1]
     full = window is None or window >= T - 1
-    mask = "causal" if full else attention_module._window_mask(T, window)
+    mask = "causal" if full else attention_module._visible(T, T, 0, window)
     q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, k, v))
     return mx.fast.scaled_dot_product_attention(q, k, v, scale=q.shape[-1] ** -0.5, mask=mask).transpose(0, 2, 1, 3)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import mlx.core as mx
 import pytest
@@ -83,6 +84,15 @@ def test_a_wrong_kernel_is_never_chosen(custom: Double, message: str) -> None:
         result = operation(Double(), custom)(X)
     assert result.tolist() == (2 * X).tolist()
     assert next(iter(tuning.choices().values())).chosen == "mlx"
+
+
+def test_what_is_measured_is_the_result_and_every_gradient() -> None:
+    both = Operation("scaled", lambda x, y, n: 2 * x * y.sum(), Double(), (), (1,), lambda x, y: (x, y))
+    for differentiable, shapes in (((), [(2, 3)]), ((1,), [(2, 3), (4,)]), ((0, 1), [(2, 3), (2, 3), (4,)])):
+        call = tuning._forward_backward(
+            replace(both, differentiable=differentiable), "mlx", (X, mx.ones((4,))), {"n": 1}
+        )
+        assert [array.shape for array in call()] == shapes
 
 
 def test_a_wrong_gradient_counts_too() -> None:
