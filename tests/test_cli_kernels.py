@@ -6,7 +6,7 @@ from pathlib import Path
 
 import mlx.core as mx
 import pytest
-from simulator.compiler_paths import needs_compiler
+from compiler_paths import needs_compiler
 from typer.testing import CliRunner
 
 from mlx_autoresearch.cli_kernels import kernels

@@ -20,7 +20,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from .config import Config, load_config
+from .config import Config, Section, load_config
 from .errors import UserError
 from .optimizer import MuonAdamW
 
@@ -88,7 +88,8 @@ class Run:
     def config(self, overrides: Iterable[str] = ()) -> Config:
         """The resolved configuration the run was started with, and `overrides` over it."""
         config = load_config(self.path / CONFIG, overrides)
-        if missing := Config.model_fields.keys() - config.model_fields_set:  # or the defaults would stand in for it
+        sections = {name for name in Config.model_fields if isinstance(getattr(config, name), Section)}
+        if missing := sections - config.model_fields_set:  # or the defaults would stand in for it
             raise _damaged(self.path / CONFIG, f"it has no section {', '.join(sorted(missing))}")
         return config
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from simulator.compiler_paths import compiler_path
+from compiler_paths import compiler_path
 
 from mlx_autoresearch import device
 

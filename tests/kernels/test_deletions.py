@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 
 import pytest
-from kernels.deletions import deletions, row
-from simulator.compiler_paths import needs_clang
+from compiler_paths import needs_clang
+from deletions import deletions, row
 
 from mlx_autoresearch.kernels.registry import find_kernel, kernel_folder, kernel_names
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from simulator.compiler_paths import needs_compiler
+from compiler_paths import needs_compiler
 
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.kernels.description import load_kernel, split_source

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from simulator.compiler_paths import needs_compiler
+from compiler_paths import needs_compiler
 
 from mlx_autoresearch.kernels.description import load_kernel
 from mlx_autoresearch.kernels.registry import kernel_folder

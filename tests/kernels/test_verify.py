@@ -9,7 +9,7 @@ from typing import Any, Literal
 import mlx.core as mx
 import numpy as np
 import pytest
-from simulator.compiler_paths import needs_compiler
+from compiler_paths import needs_compiler
 
 from mlx_autoresearch import device
 from mlx_autoresearch.errors import UserError
