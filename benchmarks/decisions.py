@@ -58,6 +58,11 @@ def heavy(rng: random.Random) -> float:
     return rng.gauss(0.0, 1.0) * math.sqrt(3 / rng.gammavariate(2.5, 2.0))
 
 
+def disturbed(rng: random.Random) -> float:
+    """One run in 25 shares the machine with something else, makes half of its steps, and ends far above."""
+    return rng.gauss(0.0, 1.0) + (15.0 if rng.random() < 0.04 else 0.0)
+
+
 def mixed(rng: random.Random, mean: float = 0.02) -> float:
     """True change of val_bpb; negative is better."""
     if rng.random() < 0.5:
@@ -181,6 +186,7 @@ WORLDS = {
     "sigma 0.03": World(sigma=0.03),
     "seeds correlate by 0.5": World(rho=0.5),
     "heavy tails": World(draw=heavy),
+    "disturbed runs": World(draw=disturbed),
     "noise falls with keeps": World(grow=0.95),
     "noise rises with keeps": World(grow=1.05),
     "nothing ever helps": World(effect=nothing),

@@ -70,6 +70,40 @@ def test_noise_forgets_what_is_long_ago():
     assert Noise.pooled([[1.0, 9.0], *recent]) == Noise.pooled(recent)
 
 
+# Of a search with 10 seconds a run: during the third run of the second group something else took the machine.
+DISTURBED = [
+    [2.9406, 2.8987, 2.9171, 2.9642],
+    [2.736, 2.7271, 3.0054],
+    [2.6661, 2.7111, 2.7626],
+    [2.773, 2.7316, 2.751, 2.7365],
+]
+
+
+def test_a_disturbed_run_is_no_noise():
+    clean = [group[:2] if group[-1] == 3.0054 else group for group in DISTURBED]
+    assert Noise.pooled(DISTURBED) == Noise.pooled(clean)
+    assert Noise.pooled(DISTURBED).sd < 0.035
+
+
+def test_a_clear_gain_is_kept_although_a_run_of_the_best_was_disturbed():
+    noise = Noise.pooled(DISTURBED)
+    halved = [2.638, 2.6208, 2.6033, 2.5929]  # half the layers
+    assert isinstance(Judge(noise).next(halved[:2], DISTURBED[-1]), Keep)
+    assert isinstance(Judge(noise).next([2.70, 2.70], [2.73, 2.74, 3.3]), MoreSeeds)  # and 3.3 helps no candidate
+
+
+def test_a_candidates_own_bad_run_counts():
+    assert isinstance(judge().next([1.95, 2.4], [2.0, 2.0, 2.0, 2.0]), Discard)
+
+
+def test_undisturbed_noise_is_all_counted():
+    rng = random.Random(0)
+    groups = [[rng.gauss(0, 1) for _ in range(3)] for _ in range(500)]
+    estimates = [Noise.pooled(groups[i : i + 6]) for i in range(0, 498, 6)]
+    assert all(noise.df == 12 for noise in estimates)
+    assert fmean(noise.sd**2 for noise in estimates) == pytest.approx(1.0, abs=0.1)
+
+
 def test_noise_needs_a_repeated_configuration():
     with pytest.raises(ValueError, match=r"\[Noise.pooled\] expected"):
         Noise.pooled([[1.0], [2.0]])
@@ -172,7 +206,7 @@ def test_whole_nights_keep_few_nulls_where_the_greedy_rule_keeps_many():
     assert abs(fmean(ours.believed) - fmean(ours.progress)) < 0.01
 
 
-@pytest.mark.parametrize("name", ["heavy tails", "noise rises with keeps", "nothing ever helps"])
+@pytest.mark.parametrize("name", ["heavy tails", "disturbed runs", "noise rises with keeps", "nothing ever helps"])
 def test_whole_nights_keep_few_nulls_where_the_assumptions_do_not_hold(name: str):
     tally = simulation["simulate"](simulation["WORLDS"][name], 15)
     assert tally.false_keeps / tally.nulls < 0.05

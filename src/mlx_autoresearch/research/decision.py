@@ -11,6 +11,9 @@ as they go, the difference of the means has the standard error sigma * sqrt(1/n 
 - The measurements that made a candidate the best are too good on average (the winner's curse). The loop therefore
   measures a new best afresh, at new seeds, again every so often, and compares with the fresh values alone; while they
   are missing, a keep is harder, never easier.
+- A run during which something else took the machine makes fewer steps: it is worse, never better, and no sample of
+  the noise. Runs of a best that are far above its others are left out, which makes a keep harder too. A candidate's are
+  not: that it fails now and then is a property of it.
 
 Only numbers come in and go out: no files, no clock.
 """
@@ -21,11 +24,13 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from statistics import NormalDist, fmean, variance
+from itertools import combinations
+from statistics import NormalDist, fmean, median_low, variance
 
 import numpy as np
 
 _RECENT_DF = 12  # sigma drifts as the model changes: no more history than this
+_DISTURBED = 6.0  # standard deviations above a configuration's other runs
 _LUCK = 1.0  # standard errors that a candidate may yet gain on its estimate before it counts as a lost case
 
 
@@ -66,17 +71,22 @@ class Noise:
 
         Give the groups of the baseline, of every kept experiment and of every remeasurement, not those of discarded
         experiments, which may be unstable. Having been kept for a low mean does not bias a group's variance. Only
-        the latest groups that have 12 degrees of freedom together count. Raises ValueError when all have one value.
+        the latest groups that have 12 degrees of freedom together count, without disturbed runs. Raises ValueError
+        when all have one value.
         """
-        squares, df = 0.0, 0
+        recent: list[Sequence[float]] = []
         for group in reversed([group for group in groups if len(group) > 1]):
-            squares += variance(group) * (len(group) - 1)
-            df += len(group) - 1
-            if df >= _RECENT_DF:
+            recent.append(group)
+            if sum(map(len, recent)) - len(recent) >= _RECENT_DF:
                 break
-        if df == 0:
+        if not recent:
             raise ValueError("[Noise.pooled] expected a configuration measured at two seeds or more, got none")
-        return cls(math.sqrt(squares / df), df)
+        # The median over pairs knows the size of the noise though a minority of the runs was disturbed.
+        apart = [abs(a - b) / math.sqrt(2) for group in recent for a, b in combinations(group, 2)]
+        typical = median_low(apart) / NormalDist().inv_cdf(0.75)
+        recent = [rest for group in recent if len(rest := undisturbed(group, typical or math.inf)) > 1]
+        df = sum(map(len, recent)) - len(recent)
+        return cls(math.sqrt(sum(variance(group) * (len(group) - 1) for group in recent) / df), df)
 
     @classmethod
     def from_baseline(cls, values: Sequence[float]) -> Noise:
@@ -103,7 +113,7 @@ class Judge:
     def next(self, candidate: Sequence[float], best: Sequence[float], simpler: bool = False) -> Action:
         """What to do after `candidate` ran: candidate[i] and best[i] are val_bpb at the i-th seed, lower is better.
 
-        best: fresh measurements, at the candidate's seeds and possibly further ones, all of which are used.
+        best: fresh measurements, at the candidate's seeds and possibly further ones; all but disturbed ones are used.
         simpler: the candidate has less code. Raises ValueError for no values, fewer of the best, or non-finite ones.
         """
         n, m = len(candidate), len(best)
@@ -114,6 +124,8 @@ class Judge:
         if self.greedy:
             return self._greedy(candidate[0] - best[0], simpler)
 
+        best = undisturbed(best, self.noise.sd)
+        m = len(best)
         gain = fmean(best) - fmean(candidate)
         noise = self.threshold(n, m)
         seeds = f"{n} seed{'s' if n > 1 else ''}"
@@ -146,6 +158,12 @@ class Judge:
     def _greedy(self, difference: float, simpler: bool) -> Action:
         found = f"{abs(difference):.4f} {'worse' if difference > 0 else 'better'} at one seed"
         return Keep(found) if difference < 0 or (simpler and difference == 0) else Discard(found)
+
+
+def undisturbed(values: Sequence[float], sd: float) -> list[float]:
+    """Runs of one configuration without those more than 6 `sd` above its (lower) median."""
+    highest = median_low(values) + _DISTURBED * sd
+    return [value for value in values if value <= highest]
 
 
 @lru_cache
