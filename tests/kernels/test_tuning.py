@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import mlx.core as mx
 import pytest
@@ -33,7 +37,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 class Double:
     """Twice the array, with what may go wrong; counts its calls."""
 
-    def __init__(self, factor: float = 2.0, slow: float = 0.0, error: Exception | None = None):
+    def __init__(self, factor: float = 2.0, slow: float = 0.0, error: BaseException | None = None):
         self.factor, self.slow, self.error, self.calls = factor, slow, error, 0
 
     def __call__(self, x: mx.array, **_: object) -> mx.array:
@@ -48,13 +52,14 @@ def operation(composed: Double, custom: Double) -> Operation:
     return Operation("double", composed, custom, ("none",), (0,), lambda x, **_: (mx.ones(x.shape, x.dtype),))
 
 
-def test_measures_once_and_remembers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measures_once_and_remembers(capsys: pytest.CaptureFixture[str]) -> None:
     composed, custom = Double(), Double()
     first = operation(composed, custom)
     assert first(X).tolist() == (2 * X).tolist()
     calls = composed.calls, custom.calls
     assert min(calls) >= 1
     assert list(tuning.choices()) == ["double float32[2,3]"]
+    assert capsys.readouterr().err == "kernels: measuring double float32[2,3] (once on this machine)\n"
     first(X)
     tuning._known.cache_clear()  # as a new process finds it
     first(X)
@@ -143,6 +148,33 @@ def test_what_is_remembered_survives_another_process_and_garbage() -> None:
         tuning._file().write_text(garbage)
         tuning._known.cache_clear()
         assert tuning.choices() == {}
+
+
+def test_a_kernel_that_ends_the_process_is_not_tried_twice(tmp_path: Path) -> None:
+    program = """
+import os, sys
+import mlx_autoresearch
+import mlx.core as mx
+from mlx_autoresearch import device
+from mlx_autoresearch.kernels import tuning
+from mlx_autoresearch.kernels.operation import Operation
+device.kernel_backend = lambda: "cuda"
+crash = Operation("crash", lambda x: 2 * x, lambda x, language: os._exit(9), (), (0,), lambda x: (mx.ones(x.shape),))
+print(crash(mx.ones((2,))).tolist(), [c.measured["cuda"].failure for c in tuning.choices().values()])
+"""
+    environment = {**os.environ, "MLX_AUTORESEARCH_CACHE": str(tmp_path)}
+    runs = [
+        subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+        for _ in range(2)
+    ]
+    assert [run.returncode for run in runs] == [9, 0], runs[1].stderr
+    assert runs[1].stdout == "[2.0, 2.0] ['the process did not survive it']\n"
+
+
+def test_measuring_that_was_stopped_begins_anew() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        operation(Double(), Double(error=KeyboardInterrupt()))(X)
+    assert tuning.choices() == {} and tuning._read()[tuning._machine()] == {}
 
 
 def test_says_what_was_used_and_refuses_what_is_not_there() -> None:

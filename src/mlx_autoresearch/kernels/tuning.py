@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -71,17 +72,29 @@ def fastest(
 def measure(
     operation: Operation, arrays: tuple[mx.array, ...], settings: dict, language: Literal["metal", "cuda"]
 ) -> Choice:
-    """Measures both implementations on arrays like the given ones, and remembers the result in the cache folder."""
+    """Measures both implementations on arrays like the given ones, and remembers the result in the cache folder.
+
+    Says so on standard error: compiling for it may take half a minute.
+    """
+    key = operation.describe(arrays, settings)
+    print(f"kernels: measuring {key} (once on this machine)", file=sys.stderr, flush=True)
     example = operation.example(*arrays, **settings)
     mx.eval(example)
     composed, custom = (_forward_backward(operation, which, example, settings) for which in ("mlx", language))
-    measured = {"mlx": _measure(composed), language: _measure(custom)}
-    if all(measurement.failure is None for measurement in measured.values()):
-        measured[language] = _checked(measured[language], custom, composed, _in_float32(operation, example, settings))
+    measured = {"mlx": _measure(composed), language: Measurement(failure="the process did not survive it")}
+    _remember(key, Choice("mlx", measured))  # a fault on the GPU may end the process; the next one then knows
+    try:
+        measured[language] = _measure(custom)
+        if all(measurement.failure is None for measurement in measured.values()):
+            exact = _in_float32(operation, example, settings)
+            measured[language] = _checked(measured[language], custom, composed, exact)
+    except BaseException:  # somebody stopped us
+        _forget_one(key)
+        raise
     choice = Choice(_better(measured, language), measured)
     if failure := measured[language].failure:
         warnings.warn(f"kernels: {operation.name} on {language}: {failure}; MLX is used", KernelWarning, 2)
-    _remember(operation.describe(arrays, settings), choice)
+    _remember(key, choice)
     return choice
 
 
@@ -228,6 +241,13 @@ def _remember(key: str, choice: Choice) -> None:
     entries = {key: asdict(choice) for key, choice in _known().items()}
     others = _read()
     _write(others | {_machine(): others.get(_machine(), {}) | entries})
+
+
+def _forget_one(key: str) -> None:
+    del _known()[key]
+    content = _read()
+    content.get(_machine(), {}).pop(key, None)
+    _write(content)
 
 
 def _write(content: dict[str, Any]) -> None:
