@@ -69,7 +69,6 @@ _OPERATION = Operation(
     "attention",
     composed,
     _custom,
-    ("flash_attention_forward", "flash_attention_dq", "flash_attention_dkdv"),
     differentiable=(0, 1, 2),
     example=_example,
 )

@@ -128,7 +128,6 @@ _OPERATION = Operation(
     "linear_cross_entropy",
     lambda *arrays, softcap: _loss_and_gradients(softcap)(*arrays)[0],
     lambda *arrays, softcap, language: _custom_loss_and_gradients(softcap, language)(*arrays)[0],
-    ("softcapped_cross_entropy_loss_and_gradient",),
     differentiable=(0, 1),
     example=_example,
 )

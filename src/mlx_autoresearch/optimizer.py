@@ -111,7 +111,6 @@ _NEWTON_SCHULZ = Operation(
     "newton_schulz",
     _composed_newton_schulz,
     _custom_newton_schulz,
-    ("newton_schulz_gram", "newton_schulz_polynomial", "newton_schulz_combination"),
     differentiable=(),
     example=lambda g, **_: (mx.random.normal(g.shape, key=mx.random.key(0)),),
 )

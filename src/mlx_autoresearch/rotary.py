@@ -60,10 +60,8 @@ def _example(x: mx.array) -> tuple[mx.array, ...]:
     return (mx.random.normal(x.shape, key=mx.random.key(0)).astype(x.dtype),)
 
 
-_ROPE = Operation("rope", _composed_rope, _custom_rope, ("rope",), (0,), _example)
-_NORM_ROPE = Operation(
-    "norm_rope", _composed_norm_rope, _custom_norm_rope, ("norm_rope_forward", "norm_rope_backward"), (0,), _example
-)
+_ROPE = Operation("rope", _composed_rope, _custom_rope, differentiable=(0,), example=_example)
+_NORM_ROPE = Operation("norm_rope", _composed_norm_rope, _custom_norm_rope, differentiable=(0,), example=_example)
 
 
 def _on_cpu(x: mx.array) -> bool:

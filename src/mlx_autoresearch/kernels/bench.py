@@ -19,15 +19,17 @@ def tune(config: Config, *, again: bool) -> dict[str, tuning.Choice]:
     from mlx_autoresearch.optimizer import MuonAdamW
     from mlx_autoresearch.trainer import choose_kernels, make_model
 
-    if again:
-        tuning.forget()
-    config = config.model_copy(update={"kernels": "auto"})
+    config = config.model_copy(update={"kernels": "mlx"})
     model = make_model(config)
-    optimizer = MuonAdamW.for_gpt(model, **config.optimizer.model_dump())
+    optimizer = MuonAdamW.for_gpt(model, kernels="mlx", **config.optimizer.model_dump())
     optimizer.init(model.parameters())
-    used = choose_kernels(model, optimizer, config)
+    shapes = choose_kernels(model, optimizer, config)
+    if again:
+        tuning.forget(shapes)
+    model.kernels = optimizer.kernels = "auto"
+    choose_kernels(model, optimizer, config)
     known = tuning.choices()
-    return {what: known[what] for what in used}
+    return {shape: known[shape] for shape in shapes}
 
 
 def choices_text(choices: dict[str, tuning.Choice]) -> str:

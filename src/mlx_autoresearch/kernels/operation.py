@@ -28,7 +28,7 @@ class Operation:
     """Two functions of the same arrays and settings, one of which is called.
 
     composed: in plain MLX, called as composed(*arrays, **settings). custom: by kernels of ours, called with
-    `language` too. kernels: their names. example: makes arrays like the given ones, to measure with.
+    `language` too. example: makes arrays like the given ones, to measure with.
     differentiable: positions of the arrays whose gradients training needs; none: only the forward pass is measured.
     A setting called dtype, where there is one, is the precision of the products.
     """
@@ -36,7 +36,6 @@ class Operation:
     name: str
     composed: Callable[..., mx.array]
     custom: Callable[..., mx.array]
-    kernels: tuple[str, ...]
     differentiable: tuple[int, ...]
     example: Callable[..., tuple[mx.array, ...]]
 

@@ -13,7 +13,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -89,7 +89,7 @@ def measure(
             exact = _in_float32(operation, example, settings)
             measured[language] = _checked(measured[language], custom, composed, exact)
     except BaseException:  # somebody stopped us
-        _forget_one(key)
+        forget([key])
         raise
     choice = Choice(_better(measured, language), measured)
     if failure := measured[language].failure:
@@ -103,10 +103,13 @@ def choices() -> dict[str, Choice]:
     return dict(_known())
 
 
-def forget() -> None:
-    """Forget all choices of this device, MLX and these kernels."""
-    _known().clear()
-    _write({machine: entries for machine, entries in _read().items() if machine != _machine()})
+def forget(shapes: Iterable[str]) -> None:
+    """Forget the choices for these shapes, as `choices` names them, on this device with this MLX and these kernels."""
+    content = _read()
+    for key in shapes:
+        _known().pop(key, None)
+        content.get(_machine(), {}).pop(key, None)
+    _write(content)
 
 
 def _better(measured: dict[str, Measurement], language: str) -> str:
@@ -241,13 +244,6 @@ def _remember(key: str, choice: Choice) -> None:
     entries = {key: asdict(choice) for key, choice in _known().items()}
     others = _read()
     _write(others | {_machine(): others.get(_machine(), {}) | entries})
-
-
-def _forget_one(key: str) -> None:
-    del _known()[key]
-    content = _read()
-    content.get(_machine(), {}).pop(key, None)
-    _write(content)
 
 
 def _write(content: dict[str, Any]) -> None:
