@@ -96,6 +96,16 @@ class LooksAheadInLogits(Table):
         return mx.concatenate([hidden[1:], hidden[:1]]) @ self.table
 
 
+class Nudge(LooksAhead):
+    """Raises the logit of one token, the next one, by half a nat: nearly nothing among all logits of a row."""
+
+    def __init__(self, table: np.ndarray):
+        super().__init__(100.0 * np.eye(V))
+
+    def hidden(self, idx: mx.array) -> mx.array:
+        return 10.0 * Table.hidden(self, idx) + 0.005 * super().hidden(idx)
+
+
 class WrongShape(Table):
     def logits(self, hidden: mx.array) -> mx.array:
         return super().logits(hidden)[:, :-1]
@@ -116,6 +126,7 @@ class WrongRows(Table):
     [
         (LooksAhead, "looks ahead"),
         (LooksAheadInLogits, "looks ahead"),
+        (Nudge, "looks ahead"),
         (WrongShape, "must have shape"),
         (OneLogit, "must have shape"),
         (WrongRows, "must have shape"),
@@ -132,6 +143,26 @@ def test_logits_that_are_not_finite_are_refused(bad) -> None:
     table[5, :] = bad
     with pytest.raises(RunFailed, match=r"not finite|looks ahead"):
         score(Table(table))
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16])
+def test_rounding_is_not_taken_for_looking_ahead(dtype: mx.Dtype) -> None:
+    class Rounded(Table):
+        """A causal model whose second pass differs by one rounding of the features' dtype."""
+
+        passes = 0
+
+        def hidden(self, idx: mx.array) -> mx.array:
+            self.passes += 1
+            scale = 1 + mx.finfo(dtype).eps * (self.passes % 2)
+            return (super().hidden(idx) * scale).astype(dtype)
+
+    score(Rounded(15 * np.random.default_rng(5).uniform(-1, 1, (V, V))))
+
+
+def test_a_row_of_one_token_cannot_look_ahead() -> None:
+    tokens, offsets = documents()
+    evaluate_bpb(Table(np.zeros((V, V))), tokens, offsets, TOKEN_BYTES, eval_tokens=4, sequence_len=1)
 
 
 def test_no_text_to_score_is_said() -> None:

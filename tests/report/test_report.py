@@ -115,7 +115,8 @@ class TestHistory:
         metrics = home / kept.trials[0].run / "metrics.jsonl"
         whole = history.curve(kept, points=1000)
         assert len(whole) == 180
-        metrics.write_text(metrics.read_text() + '{"progress": 1, "smooth_loss": NaN}\n[]\n{"progr')
+        damage = '{"progress": 1, "smooth_loss": NaN}\n[]\n' + "[" * 50_000 + f'\n{{"progress": {10**400}}}\n{{"progr'
+        metrics.write_text(metrics.read_text() + damage)
         assert history.curve(kept, points=1000) == whole
         thin = history.curve(kept, points=50)
         assert len(thin) <= 50 and thin[-1] == whole[-1]

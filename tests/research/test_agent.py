@@ -135,6 +135,18 @@ def test_an_agent_that_is_not_installed_is_said_to_be(context: Context):
         make_proposer(research(command=["no-such-agent"])).propose(context)
 
 
+def test_an_agent_is_found_from_the_folder_the_search_is_started_in(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    program = tmp_path / "agent.sh"
+    program.write_text("#!/bin/sh\npwd\necho HYPOTHESIS: from here\n")
+    program.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    proposal = make_proposer(research(command=["./agent.sh"])).propose(context)
+    assert proposal is not None
+    assert proposal.hypothesis == "from here"
+
+
 def test_an_agent_inherits_the_variables_it_is_given_and_no_other_secrets(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ):

@@ -23,6 +23,8 @@ from mlx_autoresearch.research import guard
         ("src/mlx_autoresearch/modelx.py", False),
         ("tests/test_model.py", False),
         (".gitattributes", False),
+        ("src/mlx_autoresearch/kernels/.gitattributes", False),
+        ("custom_kernels/deep/.GITATTRIBUTES", False),
         ("research/other.yaml", False),
     ],
 )

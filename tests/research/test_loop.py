@@ -183,12 +183,42 @@ def test_a_research_is_started_once_and_run_by_one_process(repository: Path, tin
         Research.open(research.home, run=free_trial).go(Quiet())
 
 
-def test_a_start_that_was_killed_half_way_can_be_repeated(repository: Path, tiny: Config) -> None:
-    research = run(repository, tiny, [lr(0.5)])
-    for file in ("research.yaml", "ledger.jsonl"):
-        (research.home / file).unlink()
+def test_a_start_that_was_killed_half_way_can_be_repeated(
+    repository: Path, tiny: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for place in ("Workspace.create", "write_atomically"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"mlx_autoresearch.research.storage.{place}", killed)
+            with pytest.raises(KeyboardInterrupt):
+                run(repository, tiny, [lr(0.5)])
     again = run(repository, tiny, [lr(0.02)])
     assert [r.status for r in experiments(again)] == ["keep"]
+
+
+def test_a_folder_that_is_no_research_is_left_alone(repository: Path, tiny: Config, tmp_path: Path) -> None:
+    precious = tmp_path / "documents" / "thesis.tex"
+    precious.parent.mkdir()
+    precious.write_text("years of work")
+    git(repository, "branch", "research/documents")
+    config = make_research(tiny, [lr(0.5)], seeds=SEEDS, tag="documents")
+    with pytest.raises(UserError, match="exists and holds no research"):
+        Research.start(config, tmp_path, repository, run=free_trial)
+    assert precious.read_text() == "years of work"
+    assert "research/documents" in git(repository, "branch")
+
+
+def test_a_research_may_live_outside_the_checkout(
+    repository: Path, tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_research(tiny, [lr(0.02), lr(0.001)], seeds=SEEDS)
+    Research.start(config, tmp_path / "elsewhere", repository, run=free_trial).go(Quiet(), experiments=1)
+    monkeypatch.chdir(repository)
+    resumed = Research.open(tmp_path / "elsewhere" / "test", run=free_trial)
+    resumed.go(Quiet())
+    assert [r.status for r in experiments(resumed)] == ["keep", "keep"]
 
 
 def test_changed_validation_data_end_the_search(

@@ -254,6 +254,19 @@ sys.modules["mlx_autoresearch.trainer"].__dict__["scores"] = lambda bpb: {"val_b
     assert record.trials[0].val_bpb == honest
 
 
+def test_a_link_in_the_run_folder_is_not_written_through(
+    research: Research, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "scan", lambda *_: [])
+    victim = tmp_path / "victim"
+    victim.write_text("dear")
+    link = f"lambda: os.path.isdir('run') and os.symlink({str(victim)!r}, 'run/.summary.json')"
+    program = f"open('src/mlx_autoresearch/schedule.py', 'a').write({f'import atexit, os; atexit.register({link})'!r})"
+    record = trained(research, program)
+    assert (record.status, victim.read_text()) == ("rejected", "dear")
+    assert "something else than files" in record.reason
+
+
 def limited(**limits: float) -> Callable[..., Trial]:
     def run(config: Config, **given: Any) -> Trial:
         return real_where_code_changed(config, **given | {"limits": replace(given["limits"], **limits)})

@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+import json
+import os
 import random
+import threading
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
 import pytest
 
 from mlx_autoresearch.errors import RunFailed
+from mlx_autoresearch.research import remote_model
 from mlx_autoresearch.research.remote_model import RemoteModel, check_remote_causality
 
 V, T = 50, 64
@@ -56,6 +62,55 @@ def test_a_causal_model_passes() -> None:
 def test_a_peek_at_a_later_token_is_seen_however_small(distance: int, nats: float) -> None:
     with pytest.raises(RunFailed, match="looks ahead"):
         examine(peek(distance, nats), peek(distance, nats))
+
+
+def test_noise_does_not_hide_a_peek() -> None:
+    """Another bias in every process widens what one position may differ by, but not what all do on average."""
+
+    def noisy(seed: int) -> Callable[[np.ndarray], np.ndarray]:
+        bias = np.random.default_rng(seed).uniform(-0.01, 0.01, (T, V)).astype(np.float32)
+        return lambda ids: (peek(1, 0.06)(ids) if len(ids) > 1 else bigram(ids)) + bias
+
+    def honest(seed: int) -> Callable[[np.ndarray], np.ndarray]:
+        bias = np.random.default_rng(seed).uniform(-0.01, 0.01, (T, V)).astype(np.float32)
+        return lambda ids: bigram(ids) + bias
+
+    examine(honest(1), honest(2))
+    with pytest.raises(RunFailed, match="later tokens gain it"):
+        examine(noisy(1), noisy(2))
+
+
+class Impostor:
+    """In the place of `Running`: answers the first request, and leaves a link for the second."""
+
+    def __init__(self, argv: list[str], *, keep: list[int], **_: object):
+        self.victim = Path(argv[-3])  # the code
+        self.thread = threading.Thread(target=self.answer, args=keep)
+        self.thread.start()
+
+    def answer(self, requests: int, replies: int) -> None:
+        with os.fdopen(requests) as lines, os.fdopen(replies, "w") as answers:
+            for line in lines:
+                ids, *_, logits = json.loads(line)
+                for path in (Path(ids), Path(logits)):
+                    path.unlink()
+                    path.symlink_to(self.victim)
+                print("done", file=answers, flush=True)
+
+    def stop(self) -> None:
+        self.thread.join()
+
+
+def test_links_in_the_exchange_folder_are_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("dear")
+    (tmp_path / "exchange").mkdir()
+    monkeypatch.setattr(remote_model, "Running", Impostor)
+    given: dict[str, Any] = {"env": {}, "seconds": 9.0, "memory_mb": None, "mark": "test"}
+    with RemoteModel(tmp_path, victim, V, exchange=tmp_path / "exchange", **given) as model:
+        for _ in range(2):
+            model.hidden(mx.zeros((1, 4), mx.int32))
+            assert victim.read_text() == "dear"
 
 
 def test_what_is_remembered_from_scored_rows_does_not_help() -> None:

@@ -100,6 +100,8 @@ def test_another_proposer_takes_the_place_of_the_whole_one_below(tmp_path: Path)
         ("tag: t\nproposer: {space: {model.depth: {choices: [2]}}}\n", "choices"),
         ("tag: t\nproposer: {space: {model.depth: {low: 3}}}\n", "low and high"),
         ("tag: t\nproposer: {space: {optimizer.matrix_lr: {low: 0, high: 1, log: true}}}\n", "above 0"),
+        ("tag: t\nproposer: {kind: script, steps: 5}\n", "steps"),
+        (SCRIPT + "start: {config: 5}\n", "start.config must be the path"),
         (SCRIPT + "experimnts: 3\n", "did you mean experiments?"),
         (SCRIPT + "experiments: many\n", "experiments must be"),
         (SCRIPT + "start: {model: {depth: 0}}\n", "model.depth must be"),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mlx_autoresearch.research import landlock, processes
+from mlx_autoresearch.research import landlock, processes, sandbox
 from mlx_autoresearch.research.sandbox import KEPT_BYTES, Outcome, Running, clean_environment, run_command
 
 confined = pytest.mark.skipif(not landlock.version(), reason="this kernel has no Landlock")
@@ -32,7 +32,14 @@ def test_a_command_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_secrets_are_not_inherited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("ANTHROPIC_API_KEY", "AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN", "HF_TOKEN", "SSH_AUTH_SOCK"):
+    for name in (
+        "ANTHROPIC_API_KEY",
+        "AWS_SECRET_ACCESS_KEY",
+        "GITHUB_TOKEN",
+        "HF_TOKEN",
+        "SSH_AUTH_SOCK",
+        "NVIDIA_API_KEY",
+    ):
         monkeypatch.setenv(name, "secret")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["relative", os.environ.get("PYTHONPATH", "")]))
     outcome = shell(tmp_path, "env")
@@ -69,6 +76,17 @@ def test_a_command_without_end_can_be_stopped(tmp_path: Path) -> None:
     with Running(["sleep", "300"], cwd=tmp_path, env=env, seconds=60, mark=str(tmp_path)) as running:
         assert running.alive
         assert running.stop().ended == "stopped"
+
+
+def test_a_command_that_prints_without_end_is_not_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "MAX_BYTES", 1 << 16)
+    env = clean_environment(tmp_path, tmp_path)
+    with Running(["yes"], cwd=tmp_path, env=env, seconds=60, mark=str(tmp_path)) as running:
+        until = time.monotonic() + 20
+        while running.alive and time.monotonic() < until:
+            time.sleep(0.02)
+        assert not running.alive
+        assert running.stop().ended == "output"
 
 
 def test_descriptors_and_standard_input_reach_the_command(tmp_path: Path) -> None:

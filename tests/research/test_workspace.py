@@ -7,7 +7,13 @@ import pytest
 from laboratory import git
 
 from mlx_autoresearch.errors import UserError
-from mlx_autoresearch.research.workspace import EXPERIMENT, Workspace, repository_of, uncommitted
+from mlx_autoresearch.research.workspace import (
+    EXPERIMENT,
+    Workspace,
+    repository_of,
+    repository_of_research,
+    uncommitted,
+)
 
 
 @pytest.fixture
@@ -55,12 +61,42 @@ def test_reset_restores_a_worktree_whatever_was_done_to_it(workspace: Workspace,
     assert git(workspace.repository, "status", "--porcelain") == ""
 
 
+def test_a_home_elsewhere_belongs_to_the_checkout_we_are_in(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "elsewhere/test"
+    Workspace(repository, home, "test").create("a: 1\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="run this in the clone it was started in"):
+        repository_of_research(home)
+    monkeypatch.chdir(repository / "src")
+    assert repository_of_research(home) == repository
+    with pytest.raises(UserError, match="run this in the clone it was started in"):
+        repository_of_research(home.with_name("other"))
+
+
+def test_a_home_behind_a_link_is_found_again(repository: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "runs").symlink_to(tmp_path / "disk")
+    workspace = Workspace(repository, tmp_path / "runs/test", "test")
+    workspace.create("a: 1\n")
+    workspace.reset()
+    assert (workspace.path / EXPERIMENT).read_text() == "a: 1\n"
+
+
 def test_stale_locks_of_a_git_that_was_killed_do_not_matter(workspace: Workspace) -> None:
     common = workspace.repository / ".git"
     for name in ("refs/heads/research/test.lock", "worktrees/worktree/index.lock", "worktrees/worktree/HEAD.lock"):
         (common / name).touch()
     workspace.reset()
     workspace.keep(workspace.commit(1, "again", workspace.best))
+
+
+def test_a_lock_that_is_not_ours_is_named(workspace: Workspace) -> None:
+    workspace.commit(1, "again", workspace.best)
+    (workspace.repository / ".git/packed-refs.lock").touch()
+    with pytest.raises(UserError, match=r"packed-refs\.lock"):
+        workspace.forget(1)
 
 
 def test_no_hook_is_run(workspace: Workspace) -> None:

@@ -165,7 +165,7 @@ class History:
 
 def _losses(metrics: str) -> Iterator[tuple[float, float]]:
     for line in metrics.splitlines():
-        with suppress(ValueError, KeyError, TypeError):
+        with suppress(ValueError, KeyError, TypeError, OverflowError, RecursionError):  # an untrusted run wrote it
             record = json.loads(line)
             point = float(record["progress"]), float(record["smooth_loss"])
             if all(map(math.isfinite, point)):

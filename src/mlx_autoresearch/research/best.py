@@ -25,7 +25,7 @@ from ..trainer import make_model, open_data
 from . import guard
 from .ledger import Ledger, Record, Trial, write_atomically
 from .runner import Limits, Say, TrialFailed, run_trial
-from .workspace import EXPERIMENT, Workspace, _git, repository_of
+from .workspace import EXPERIMENT, Workspace, _git, repository_of_research
 
 _WEIGHTS, _TOKENIZER, _CONFIG, _CODE = "model.safetensors", "tokenizer.json", "config.yaml", "code"
 
@@ -45,7 +45,7 @@ class Winner:
         record = Ledger(home / "ledger.jsonl").best()
         if record is None:
             raise UserError(f"{home} has no kept experiment yet: `mlx-autoresearch research start` makes one")
-        return cls(home, repository_of(home.parent), record)
+        return cls(home, repository_of_research(home), record)
 
     @property
     def workspace(self) -> Workspace:

@@ -248,6 +248,8 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 def _start(given: dict[str, Any], path: Path) -> dict[str, Any]:
     sections = {key: value for key, value in given.items() if key != "config"}
+    if not isinstance(given.get("config", ""), str):
+        raise UserError(f"{path}: start.config must be the path of a configuration, got {given['config']!r:.60}")
     if "config" not in given:  # whole, as in a research that was resolved, and not laid over anything
         return validate_config(sections, f"{path}: start").model_dump(mode="json")
     try:
@@ -268,7 +270,8 @@ def _layers(path: Path, above: list[Path]) -> dict[str, Any]:
     if isinstance(start, dict) and isinstance(start.get("config"), str):
         values["start"] = start | {"config": str(path.parent / start["config"])}
     proposer = values.get("proposer")
-    for step in proposer.get("steps") or [] if isinstance(proposer, dict) else []:
+    steps = proposer.get("steps") if isinstance(proposer, dict) else None
+    for step in steps if isinstance(steps, list) else []:
         if isinstance(step, dict) and isinstance(step.get("patch_file"), str):
             step["patch"] = _text(path.parent / step.pop("patch_file"))
     base = values.pop("base", None)

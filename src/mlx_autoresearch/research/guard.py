@@ -32,7 +32,12 @@ _REGULAR = ("100644", "100755", "000000")  # the last one: deleted
 
 
 def is_editable(path: str) -> bool:
-    """Whether an experiment may change this file of the repository."""
+    """Whether an experiment may change this file of the repository.
+
+    Never git's own files: a .gitattributes would let `git archive` write other code than the commit's.
+    """
+    if any(part.lower().startswith(".git") for part in path.split("/")):
+        return False
     return any(fnmatchcase(path, pattern) for pattern in EDITABLE)
 
 

@@ -19,6 +19,7 @@ from .. import evaluate
 from ..errors import RunFailed
 from .sandbox import Running
 
+_PROBED = 3  # rows of a batch
 _COMPARED = 32  # positions before an altered token whose logits are compared
 _NOISE = 0.05  # nats; what the same row may differ by between two processes
 _TOLERANCE = 0.01  # nats
@@ -54,7 +55,8 @@ class RemoteModel:
     ):
         """exchange: a folder for the files through which ids and logits pass; the one place the process may write."""
         self._vocab_size = vocab_size
-        self._ids, self._logits = exchange / "ids", exchange / "logits"
+        # Held open: the process may put links in their place, which we must not follow.
+        self._ids, self._logits = ((exchange / name).open("wb+", buffering=0) for name in ("ids", "logits"))
         self._random = random.SystemRandom()  # not to be foreseen
         self.probes: list[Probe] = []
         self.repeats: list[Probe] = []
@@ -79,6 +81,8 @@ class RemoteModel:
         os.close(self._requests)
         self._running.stop()
         os.close(self._replies)
+        self._ids.close()
+        self._logits.close()
 
     def hidden(self, idx: mx.array) -> mx.array:
         """(B, T) ids -> (B, T, V) logits, float32."""
@@ -86,9 +90,10 @@ class RemoteModel:
         logits = self._ask(ids)
         B, T = ids.shape
         if B > 1 and T > 1:
-            for kept, b in zip((self.probes, self.repeats), self._random.sample(range(B), 2), strict=True):
+            for i, b in enumerate(self._random.sample(range(B), min(B, 1 + _PROBED))):
                 p = self._random.randrange(1, T)
-                kept.append(Probe(ids[b], p, _logprobs(logits[b, max(0, p - _COMPARED) : p])))
+                probe = Probe(ids[b], p, _logprobs(logits[b, max(0, p - _COMPARED) : p]))
+                (self.probes if i else self.repeats).append(probe)
         return mx.array(logits)
 
     def logits(self, hidden: mx.array) -> mx.array:
@@ -98,10 +103,12 @@ class RemoteModel:
     def _ask(self, ids: np.ndarray) -> np.ndarray:
         B, T = ids.shape
         V = self._vocab_size
+        size = B * T * V * 4
+        for file, length in ((self._ids, 0), (self._logits, 0), (self._logits, size)):
+            file.truncate(length)
+            file.seek(0)
         ids.tofile(self._ids)
-        with self._logits.open("wb") as file:
-            file.truncate(B * T * V * 4)
-        request = [str(self._ids), B, T, V, max(1, evaluate._CHUNK_ELEMENTS // V), str(self._logits)]
+        request = [self._ids.name, B, T, V, max(1, evaluate._CHUNK_ELEMENTS // V), self._logits.name]
         try:
             os.write(self._requests, json.dumps(request).encode() + b"\n")
         except BrokenPipeError:
@@ -113,11 +120,12 @@ class RemoteModel:
                     raise self._dead()
                 continue
             more = os.read(self._replies, 64)
-            if not more:
+            if not more or len(answer) > 64:
                 raise self._dead()
             answer += more
-        logits = np.fromfile(self._logits, dtype=np.float32)
-        if logits.size != B * T * V or not np.isfinite(logits).all():
+        as_asked = os.fstat(self._logits.fileno()).st_size == size
+        logits = np.fromfile(self._logits, dtype=np.float32, count=B * T * V)
+        if not as_asked or logits.size != B * T * V or not np.isfinite(logits).all():
             raise RunFailed("the model's logits are not finite, or not as many as asked for")
         return logits.reshape(B, T, V)
 
@@ -132,12 +140,15 @@ def check_remote_causality(first: RemoteModel, second: RemoteModel) -> None:
     """Raise RunFailed when logits depend on later tokens, or on anything but the tokens.
 
     `second` is a fresh process, so that nothing can be remembered from the rows scored by `first`. It gets some of
-    them again as they were, and others with the tail of another row from a random position on.
+    them again as they were, and others with the tail of another row from a random position on. Log-probabilities
+    before it must stay what they were, each within four times what repeated rows show to be noise; and on average the
+    token that was taken away must not have been foretold better than now, which noise cannot hide.
     """
     if not first.probes:
         return
     rows = [(probe, probe.row) for probe in first.repeats]
-    for probe, donor in zip(first.probes, first.probes[1:] + first.repeats[:1], strict=True):
+    for i, probe in enumerate(first.probes):
+        donor = first.repeats[(i + 1) % len(first.repeats)]
         altered = probe.row.copy()
         altered[probe.position :] = donor.row[probe.position :]
         if altered[probe.position] == probe.row[probe.position]:
@@ -148,6 +159,7 @@ def check_remote_causality(first: RemoteModel, second: RemoteModel) -> None:
     evaluate.check_causality(second, rows[0][1][None], first._vocab_size)
     repeated = {id(probe) for probe in first.repeats}
     noise = change = 0.0
+    gains = []  # nats
     for i in range(0, len(rows), 8):
         batch = rows[i : i + 8]
         logits = second._ask(np.stack([row for _, row in batch]))
@@ -158,8 +170,12 @@ def check_remote_causality(first: RemoteModel, second: RemoteModel) -> None:
                 noise = max(noise, difference)
             else:
                 change = max(change, difference)
+                token = probe.row[probe.position]
+                gains.append(probe.logprobs[-1, token] - now[-1, token])
     if not noise <= _NOISE:
         raise RunFailed(f"the model gives other logits for the same tokens (by {noise:.3g} nats)")
+    if not float(np.mean(gains)) <= max(_TOLERANCE, 4 * noise / len(gains) ** 0.5):
+        raise RunFailed(f"the model looks ahead: later tokens gain it {np.mean(gains):.3g} nats a token")
     if not change <= max(_TOLERANCE, 4 * noise):
         raise RunFailed(
             f"the model looks ahead: changing later tokens changed the logits of earlier ones (by {change:.3g} nats)"

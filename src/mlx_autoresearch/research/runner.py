@@ -10,7 +10,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from .sanitise import one_line, printable
 
 Say = Callable[[Mapping[str, Any]], None]  # told {"event": "waiting" | "start" | "step" | "trained" | "finish", ...}
 
+_LONGEST_MARK = 65_536  # characters
 _REJECTED = ("guard", "metric", "output", "budget")
 
 
@@ -44,10 +46,10 @@ class Limits:
     evaluate_seconds: float = 1800.0
     memory_mb: float | None = None
 
-    def wall_seconds(self, config: Config) -> float:
-        """Hard limit of a training process."""
+    def wall_seconds(self, config: Config, *, score: bool) -> float:
+        """Hard limit of a training process, which also scores or does not."""
         budget = self.training_seconds if config.train.max_steps is not None else 1.1 * config.train.time_budget + 5
-        return self.startup_seconds + budget + self.evaluate_seconds
+        return self.startup_seconds + budget + (self.evaluate_seconds if score else 0.0)
 
 
 class TrialFailed(Exception):
@@ -97,7 +99,9 @@ def run_trial(
                 config, folder if code is None else scratch / "run", code, limits, mark, scratch, output, say
             )
             if code is not None:
+                _check_folder(scratch / "run")
                 (scratch / "run").rename(folder)
+                Run(folder).save_config(config)  # who reads it later need not ask who wrote it
             summary = _summary(folder)
             if code is not None:
                 _check_budget(config, clock)
@@ -155,12 +159,12 @@ class _Clock:
 
     def read(self, descriptor: int) -> None:
         with os.fdopen(descriptor, errors="replace") as lines:
-            for line in lines:
+            for line in iter(lambda: lines.readline(_LONGEST_MARK), ""):
                 now = time.monotonic()
                 try:
                     news = json.loads(line)
                     event = news["event"]
-                except (ValueError, TypeError, KeyError):
+                except (ValueError, TypeError, KeyError, RecursionError):
                     continue
                 if event == "step":
                     self.steps += 1
@@ -175,6 +179,7 @@ def _train(
     config: Config, folder: Path, code: Path | None, limits: Limits, mark: str, scratch: Path, output: Path, say: Say
 ) -> _Clock:
     clock = _Clock(say)
+    seconds = limits.wall_seconds(config, score=code is None)
     marks, write = os.pipe()
     reader = threading.Thread(target=clock.read, args=(marks,), daemon=True)
     reader.start()
@@ -184,7 +189,7 @@ def _train(
         [*argv, str(write)],
         cwd=scratch,
         env=_environment(code, scratch),
-        seconds=limits.wall_seconds(config),
+        seconds=seconds,
         memory_mb=limits.memory_mb,
         writable=None if code is None else [scratch],
         mark=mark,
@@ -193,7 +198,7 @@ def _train(
         outcome = running.wait()
     reader.join(5)
     output.write_text(outcome.output, encoding="utf-8")
-    _check_outcome(outcome, clock.trouble, limits, config, untrusted=code is not None)
+    _check_outcome(outcome, clock.trouble, limits, seconds, untrusted=code is not None)
     if not (folder / CHECKPOINT).is_file():
         raise TrialFailed("no checkpoint", "the training ended without a checkpoint")
     return clock
@@ -215,10 +220,10 @@ def _copy_library(source: str, target: str) -> None:
 
 
 def _check_outcome(
-    outcome: Outcome, trouble: dict[str, str], limits: Limits, config: Config, *, untrusted: bool
+    outcome: Outcome, trouble: dict[str, str], limits: Limits, seconds: float, *, untrusted: bool
 ) -> None:
     if outcome.ended == "timeout":
-        raise TrialFailed("timeout", f"not finished after {limits.wall_seconds(config):.0f} s; killed")
+        raise TrialFailed("timeout", f"not finished after {seconds:.0f} s; killed")
     if outcome.ended == "memory":
         raise TrialFailed("out of memory", f"took {outcome.peak_mb:,.0f} MiB of {limits.memory_mb:,.0f}; killed")
     if outcome.ended == "output":
@@ -241,6 +246,12 @@ def _check_outcome(
     raise TrialFailed("exception", (last.split("\n")[-1] or how) + "\n" + last)
 
 
+def _check_folder(folder: Path) -> None:
+    """Raise TrialFailed for a run folder with anything but files in it: what we write there must not go elsewhere."""
+    if folder.is_symlink() or any(path.is_symlink() or not path.is_file() for path in folder.iterdir()):
+        raise TrialFailed("guard", "the run's folder holds something else than files")
+
+
 def _summary(folder: Path) -> dict[str, Any]:
     """summary.json, whoever wrote it."""
     try:
@@ -248,7 +259,7 @@ def _summary(folder: Path) -> dict[str, Any]:
         for name in ("num_steps", "training_seconds", "peak_memory_mb", "num_params_M"):
             if not math.isfinite(summary[name]):
                 raise ValueError(name)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise TrialFailed("no checkpoint", f"the training left no summary: {error}") from None
     return summary
 
@@ -267,18 +278,23 @@ def _score(config: Config, folder: Path, code: Path, limits: Limits, mark: str, 
     from ..trainer import evaluate_model, open_data, scores
     from .remote_model import RemoteModel, check_remote_causality
 
-    def remote() -> RemoteModel:
+    @contextmanager
+    def remote() -> Iterator[RemoteModel]:
         exchange = temporary_folder(scratch, "exchange")
-        return RemoteModel(
-            folder,
-            code,
-            config.data.vocab_size,
-            exchange=exchange,
-            env=_environment(code, exchange),
-            seconds=limits.evaluate_seconds,
-            memory_mb=limits.memory_mb,
-            mark=mark,
-        )
+        try:
+            with RemoteModel(
+                folder,
+                code,
+                config.data.vocab_size,
+                exchange=exchange,
+                env=_environment(code, exchange),
+                seconds=limits.evaluate_seconds,
+                memory_mb=limits.memory_mb,
+                mark=mark,
+            ) as model:
+                yield model
+        finally:
+            shutil.rmtree(exchange, ignore_errors=True)  # the second process must find nothing that the first left
 
     data = open_data(config)  # verified, after the untrusted training
     try:

@@ -11,7 +11,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,8 +24,11 @@ from .supervisor import Command, Result
 KEPT_BYTES = 1 << 20  # of a command's output: half from its beginning, half from its end
 MAX_BYTES = 256 << 20  # more than that, and the command is stopped
 # Nothing in here is a secret; a machine's credentials live in other variables.
-_INHERITED = ("PATH", "LANG", "LANGUAGE", "TZ", "TERM", "USER", "LOGNAME", "SHELL", "PYTHONPATH", "LD_LIBRARY_PATH")
-_PREFIXES = ("LC_", "MKL_", "OMP_", "OPENBLAS_", "KMP_", "MLX_", "METAL_", "CUDA_", "NVIDIA_", "NCCL_")
+_INHERITED = (
+    *("PATH", "LANG", "LANGUAGE", "TZ", "TERM", "USER", "LOGNAME", "SHELL", "PYTHONPATH", "LD_LIBRARY_PATH"),
+    *("NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES", "NVIDIA_TF32_OVERRIDE"),  # NVIDIA_API_KEY is a secret
+)
+_PREFIXES = ("LC_", "MKL_", "OMP_", "OPENBLAS_", "KMP_", "MLX_", "METAL_", "CUDA_", "NCCL_")
 
 Ended = Literal["exit", "timeout", "memory", "output", "stopped", "lost"]
 
@@ -71,12 +74,11 @@ class Running:
         network: bool = False,
         stdin: Path | None = None,
         keep: Sequence[int] = (),
-        on_line: Callable[[str], None] | None = None,
     ):
         """mark: the beginning of one in the environment, by which a later process finds what this one could not kill.
 
         writable: where the command may write, for it and all its descendants, on Linux with Landlock; None does not
-        confine it. keep: file descriptors it inherits; they are closed here. on_line: told every line it prints.
+        confine it. keep: file descriptors it inherits; they are closed here.
         """
         self._mark = f"{mark}/{uuid.uuid4().hex}"
         control, self._control = os.pipe()
@@ -105,7 +107,7 @@ class Running:
         for fd in (control, result, *keep):
             os.close(fd)
         self._head, self._tail, self._bytes = bytearray(), deque[bytes](), 0
-        self._reader = threading.Thread(target=self._read, args=(on_line,), daemon=True)
+        self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         with suppress(BrokenPipeError):
             self._send(json.dumps(asdict(command)).encode() + b"\n")
@@ -119,8 +121,8 @@ class Running:
 
     @property
     def alive(self) -> bool:
-        """Whether the supervisor still runs."""
-        return self._process.poll() is None
+        """Whether the supervisor still runs, and the command has not printed too much."""
+        return self._process.poll() is None and not self._too_much
 
     def stop(self) -> Outcome:
         """End the command now."""
@@ -133,7 +135,7 @@ class Running:
         """Wait until the command has ended, by itself or at a limit, and all its processes are gone."""
         if self._outcome is not None:
             return self._outcome
-        while self.alive:
+        while self._process.poll() is None:
             if self._too_much and self._control is not None:
                 os.close(self._control)
                 self._control = None
@@ -167,10 +169,9 @@ class Running:
         while data and self._control is not None:
             data = data[os.write(self._control, data) :]
 
-    def _read(self, on_line: Callable[[str], None] | None) -> None:
+    def _read(self) -> None:
         assert self._process.stdout is not None
         descriptor = self._process.stdout.fileno()
-        unfinished = b""
         kept = 0
         while True:
             try:
@@ -181,11 +182,6 @@ class Running:
                 break
             self._bytes += len(data)
             self._too_much = self._too_much or self._bytes > MAX_BYTES
-            if on_line is not None:
-                *lines, unfinished = (unfinished + data).split(b"\n")
-                unfinished = unfinished[-4096:]
-                for line in lines[-20:]:
-                    on_line(printable(line[:4096].decode(errors="replace")))
             room = KEPT_BYTES // 2 - len(self._head)
             self._head += data[:room]
             if data[room:]:

@@ -67,6 +67,11 @@ _ATTRIBUTES = {
     "f_locals",
     "gi_frame",
     "tb_frame",
+    # attributes by a computed name, and text that is evaluated
+    "ForwardRef",
+    "attrgetter",
+    "get_type_hints",
+    "methodcaller",
     # the process
     "os",
     "sys",
@@ -77,6 +82,7 @@ _ATTRIBUTES = {
     "importlib",
     # files
     "DataSource",
+    "dump",
     "export_function",
     "export_to_dot",
     "exporter",
@@ -96,6 +102,7 @@ _ATTRIBUTES = {
     "savetxt",
     "savez",
     "savez_compressed",
+    "start_capture",
     "tofile",
     "f2py",
     "testing",
@@ -104,7 +111,6 @@ _DUNDERS = {
     "__annotations__",
     "__call__",
     "__contains__",
-    "__dict__",
     "__doc__",
     "__eq__",
     "__enter__",
@@ -166,12 +172,14 @@ def _problems(tree: ast.AST, path: str) -> Iterator[tuple[int, str]]:
                     yield node.lineno, f"imports {alias.name} from {source}"
                 if alias.name in _ATTRIBUTES or alias.name == "*":
                     yield node.lineno, f"imports {alias.name} from {source}"
+    called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and node.id in _NAMES:
+        if isinstance(node, ast.Name) and (node.id in _NAMES or (node.id == "getattr" and id(node) not in called)):
             yield node.lineno, f"uses {node.id}"
+        elif isinstance(node, ast.MatchClass):
+            yield from ((node.lineno, f"uses .{name}") for name in node.kwd_attrs if _reaches_out(name))
         elif isinstance(node, ast.Attribute):
-            dunder = node.attr.startswith("__") and node.attr.endswith("__") and node.attr not in _DUNDERS
-            if node.attr in _ATTRIBUTES or dunder:
+            if _reaches_out(node.attr):
                 yield node.lineno, f"uses .{node.attr}"
             if isinstance(node.ctx, ast.Store | ast.Del) and _root(node) in modules:
                 yield node.lineno, f"changes the module {_root(node)}"
@@ -179,9 +187,14 @@ def _problems(tree: ast.AST, path: str) -> Iterator[tuple[int, str]]:
             yield node.lineno, f"changes the module {_root(node)}"
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "getattr":
             if len(node.args) < 2 or not isinstance(node.args[1], ast.Constant):
-                yield node.lineno, "uses getattr with a computed name"
-            elif str(node.args[1].value) in _ATTRIBUTES or str(node.args[1].value).startswith("__"):
+                yield node.lineno, f"uses getattr with a computed name in {ast.unparse(node)}"
+            elif _reaches_out(str(node.args[1].value)):
                 yield node.lineno, f"uses .{node.args[1].value}"
+
+
+def _reaches_out(attribute: str) -> bool:
+    dunder = attribute.startswith("__") and attribute.endswith("__")
+    return attribute in _ATTRIBUTES or (dunder and attribute not in _DUNDERS)
 
 
 def _allowed(module: str, in_kernels: bool) -> bool:

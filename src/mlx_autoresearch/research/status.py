@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 from ..errors import UserError
 from .config import load_research
 from .ledger import Ledger
-from .loop import CONFIG, LEDGER
+from .storage import CONFIG, LEDGER
 from .view import experiment_line
 from .workspace import repository_of
 

@@ -96,7 +96,7 @@ def step_text(news: Mapping[str, Any]) -> str:
     """A step of the trial that runs; what an untrusted process sent is not taken for numbers."""
     try:
         return f"step {int(news['step'])}, loss {float(news['loss']):.3f}, {float(news['remaining']):.0f} s left"
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return "training"
 
 

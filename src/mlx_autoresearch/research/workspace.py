@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import tarfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,13 @@ CODE = [*(f"src/{PACKAGE}/{name}.py" for name in MODULES), f"src/{PACKAGE}/{SUBP
 
 _AUTHOR = {"NAME": "mlx-autoresearch", "EMAIL": "research@localhost"}
 _IDENTITY = {f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in _AUTHOR.items()}
-_SETTINGS = {"core.hooksPath": os.devnull, "commit.gpgSign": "false", "core.fsmonitor": "false", "gc.auto": "0"}
+_SETTINGS = {
+    "core.hooksPath": os.devnull,
+    "commit.gpgSign": "false",
+    "core.fsmonitor": "false",
+    "gc.auto": "0",
+    "worktree.useRelativePaths": "false",
+}
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,7 @@ class Workspace:
     def __init__(self, repository: Path, home: Path, tag: str, mark: str = ""):
         """mark: goes into git's environment; see `processes.marked`."""
         self.repository, self.tag = repository, tag
-        self.path = home / "worktree"
+        self.path = home.resolve() / "worktree"  # as git writes it down; the worktree itself may become a link
         self.branch = f"refs/heads/research/{tag}"
         self._mark = mark
         self._common = Path(_git(["rev-parse", "--path-format=absolute", "--git-common-dir"], repository).strip())
@@ -221,6 +228,16 @@ def repository_of(folder: Path) -> Path:
     return root
 
 
+def repository_of_research(home: Path) -> Path:
+    """The checkout with a research's branch: the one around its home or, for a home elsewhere, the one we are in."""
+    for folder in (home.absolute().parent, Path.cwd()):
+        with suppress(UserError):
+            root = repository_of(folder)
+            _git(["rev-parse", "--verify", "--quiet", f"refs/heads/research/{home.absolute().name}"], root)
+            return root
+    raise UserError(f"the checkout that {home} belongs to is not here: run this in the clone it was started in")
+
+
 def uncommitted(repository: Path) -> list[str]:
     """Editable files that differ between the user's checkout and HEAD, which a research starts from."""
     status = _git(["status", "--porcelain", "-z", "--no-renames", "--", *CODE], repository)
@@ -248,6 +265,6 @@ def _run(command: list[str], environment: dict[str, str]) -> str:
     except FileNotFoundError:
         raise UserError("git is not installed, or not on PATH") from None
     except subprocess.CalledProcessError as error:
-        last = error.stderr.decode(errors="replace").strip().split("\n")[-1]
-        raise UserError(f"git {' '.join(command[-3:])}: {last}") from None
+        first = error.stderr.decode(errors="replace").strip().split("\n")[0]  # the others are general advice
+        raise UserError(f"git {' '.join(command[-3:])}: {first}") from None
     return done.stdout.decode(errors="surrogateescape")

@@ -77,12 +77,13 @@ class AgentProposer:
         """
         brief = context.folder / "brief.md"
         brief.write_text(write_brief(context, self._research, self._minutes), encoding="utf-8")
-        if shutil.which(self._command[0], path=os.environ.get("PATH")) is None:
+        program = shutil.which(self._command[0])
+        if program is None:
             raise ProposalFailed("exception", f"{self._command[0]} is not installed, or not in PATH")
         temporary = temporary_folder(context.folder, ".scratch")
         try:
             outcome = run_command(
-                self._command,
+                [os.path.abspath(program), *self._command[1:]],  # it is started in another folder
                 transcript=context.folder / "transcript.txt",
                 cwd=context.worktree,
                 env=clean_environment(Path.home(), temporary, **self._passed_on()),
