@@ -73,9 +73,8 @@ def _norm_rope(implementation: Language) -> Callable[[mx.array], mx.array]:
 def _rows(name: str, implementation: Language, direction: int, **inputs: mx.array) -> mx.array:
     """One launch of a kernel over the rows of (B, T, H, D)."""
     B, T, H, D = inputs["x"].shape
-    least = -(
-        -8 // (B * T * D)
-    )  # heads for 8 elements: MLX passes fewer in `constant` memory, which kernels do not take
+    # Heads for 8 elements: MLX passes fewer in `constant` memory, which kernels do not take.
+    least = -(-8 // (B * T * D))
     if least > H:
         inputs = {key: mx.pad(x, [(0, 0), (0, 0), (0, least - H), (0, 0)]) for key, x in inputs.items()}
     sizes: dict[str, Any] = {"B": B, "T": T, "H": max(H, least), "D": D, "dtype": dtype_name(inputs["x"].dtype)}
