@@ -18,7 +18,7 @@ from .data.sources import SourceConfig, Stdlib
 from .errors import UserError
 from .explain import explain
 from .gpt_config import GPTConfig, WindowPattern
-from .yaml_text import dump_yaml, parse_yaml
+from .yaml_text import dump_yaml, parse_yaml, read_mapping
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -248,19 +248,7 @@ def _validate(values: Mapping[str, Any], origin: Callable[[list[str]], str]) -> 
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = parse_yaml(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"no configuration file {path}; {_instead_of(path)}") from None
-    except OSError as error:
-        raise UserError(f"cannot read configuration file {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8 text") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from None
-    if values is not None and not isinstance(values, dict):
-        raise UserError(f"{path} must be a mapping of sections ({', '.join(Config.model_fields)}), got {values!r:.60}")
-    return values or {}
+    return read_mapping(path, "configuration file", Config.model_fields, _instead_of(path))
 
 
 def _instead_of(path: Path) -> str:

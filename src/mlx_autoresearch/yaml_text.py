@@ -3,9 +3,40 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import yaml
+
+from .errors import UserError
+
+
+def read_mapping(path: Path, what: str, keys: Iterable[str], instead: str) -> dict[str, Any]:
+    """The mapping in a file of YAML; an empty file holds an empty one.
+
+    Raises UserError, in one line, when there is none: `what` is the file meant to be, `keys` are those it may have,
+    `instead` is advice where there is no such file.
+    """
+    try:
+        values = parse_yaml(read_text(path, what, instead))
+    except ValueError as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from None
+    if values is not None and not isinstance(values, dict):
+        raise UserError(f"{path} must be a mapping of sections ({', '.join(keys)}), got {values!r:.60}")
+    return values or {}
+
+
+def read_text(path: Path, what: str, instead: str) -> str:
+    """A file's text in UTF-8. Raises UserError as `read_mapping` does."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"no {what} {path}; {instead}") from None
+    except OSError as error:
+        raise UserError(f"cannot read {what} {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text") from None
 
 
 def parse_yaml(text: str) -> Any:

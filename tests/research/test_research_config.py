@@ -73,6 +73,15 @@ def test_paths_are_relative_to_the_file_that_names_them(tmp_path: Path):
     assert research.start.model.depth == 2
 
 
+def test_a_start_with_a_configuration_of_its_own_replaces_the_one_below(tmp_path: Path):
+    """What the base says of its own configuration would otherwise be laid over another one, unseen."""
+    write(tmp_path, "model: {depth: 3}\n", "winner.yaml")
+    write(tmp_path, SCRIPT + "start: {model: {depth: 4}, train: {max_steps: 9}}\n", "base.yaml")
+    path = write(tmp_path, "base: base.yaml\nstart: {config: winner.yaml, train: {time_budget: 60}}\n")
+    start = load_research(path).start
+    assert (start.model.depth, start.train.max_steps, start.train.time_budget) == (3, None, 60)
+
+
 def test_a_patch_file_becomes_part_of_the_research(tmp_path: Path):
     write(tmp_path, "--- a\n+++ b\n", "one.patch")
     path = write(tmp_path, "tag: t\nproposer: {kind: script, steps: [{hypothesis: h, patch_file: one.patch}]}\n")
@@ -106,7 +115,7 @@ def test_another_proposer_takes_the_place_of_the_whole_one_below(tmp_path: Path)
         (SCRIPT + "experiments: many\n", "experiments must be"),
         (SCRIPT + "start: {model: {depth: 0}}\n", "model.depth must be"),
         (SCRIPT + "start: nowhere.yaml\n", "no configuration file"),
-        (SCRIPT + "base: nowhere.yaml\n", "no file"),
+        (SCRIPT + "base: nowhere.yaml\n", "no research file"),
         (SCRIPT + "base: night.yaml\n", "its own base"),
         (SCRIPT + "seeds: {baseline: 1}\n", "seeds.baseline"),
         ("- 1\n", "must be a mapping"),
@@ -123,7 +132,7 @@ def test_a_wrong_override_is_said_in_one_line(tmp_path: Path, override: str):
 
 
 def test_a_missing_file_is_said_in_one_line(tmp_path: Path):
-    assert "no file" in error_of(tmp_path / "none.yaml")
+    assert "no research file" in error_of(tmp_path / "none.yaml")
 
 
 def test_windows_of_seeds_do_not_overlap(tmp_path: Path):

@@ -1,7 +1,8 @@
 """What a night of research is: the starting point, who proposes, how long, and how it is decided.
 
 A research file may be laid over another one with `base: other.yaml`, and its `start` over a configuration with
-`start: {config: file.yaml, ...}`; both paths are relative to the file that names them.
+`start: {config: file.yaml, ...}`; both paths are relative to the file that names them. A start that names its own
+configuration replaces the base's.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from pydantic import Field, JsonValue, ValidationError, field_validator, model_v
 from ..config import Config, Section, load_config, validate_config
 from ..errors import UserError
 from ..explain import explain
-from ..yaml_text import dump_yaml, parse_yaml
+from ..yaml_text import dump_yaml, parse_yaml, read_mapping, read_text
 
 Value = JsonValue
+_EXAMPLES = "the examples are in configs/research/"
 Overrides = Annotated[dict[str, Value], Field(min_length=1, description="dotted configuration keys and their values")]
 
 
@@ -263,7 +265,7 @@ def _layers(path: Path, above: list[Path]) -> dict[str, Any]:
     """The file's values over those of its base, with paths that no longer depend on where the file lies."""
     if path.resolve() in above:
         raise UserError(f"{path} is its own base")
-    values = _read(path)
+    values = read_mapping(path, "research file", ResearchConfig.model_fields, _EXAMPLES)
     start = values.get("start")
     if isinstance(start, str):
         start = values["start"] = {"config": start}
@@ -273,13 +275,16 @@ def _layers(path: Path, above: list[Path]) -> dict[str, Any]:
     steps = proposer.get("steps") if isinstance(proposer, dict) else None
     for step in steps if isinstance(steps, list) else []:
         if isinstance(step, dict) and isinstance(step.get("patch_file"), str):
-            step["patch"] = _text(path.parent / step.pop("patch_file"))
+            step["patch"] = read_text(path.parent / step.pop("patch_file"), "patch", f"{path} names it")
     base = values.pop("base", None)
     if base is None:
         return values
     if not isinstance(base, str):
         raise UserError(f"{path}: base must be the path of a research file, got {base!r:.60}")
-    return _merge(_layers(path.parent / base, [*above, path.resolve()]), values)
+    below = _layers(path.parent / base, [*above, path.resolve()])
+    if isinstance(values.get("start"), dict) and "config" in values["start"]:
+        below.pop("start", None)  # what was said about another configuration
+    return _merge(below, values)
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -291,24 +296,3 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
             new = _merge(old, new)
         merged[key] = new
     return merged
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = parse_yaml(_text(path))
-    except ValueError as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path} must be a mapping of keys ({', '.join(ResearchConfig.model_fields)})")
-    return values
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"no file {path}; the examples are in configs/research/") from None
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8 text") from None

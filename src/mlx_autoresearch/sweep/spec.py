@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from ..config import Config, Section, load_config
 from ..errors import UserError
 from ..explain import explain
-from ..yaml_text import parse_yaml
+from ..yaml_text import read_mapping
 
 _MOST_POINTS = 10_000
 
@@ -173,18 +173,7 @@ def parse_axis(key: str, value: Any) -> Axis:
 def load_sweep(path: str | Path) -> Sweep:
     """Read a sweep's file. Raises UserError, in one line, for whatever is wrong with it."""
     path = Path(path)
-    try:
-        values = parse_yaml(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"no sweep file {path}; examples are in configs/sweeps/") from None
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8 text") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path} must be a mapping with config, space and method, got {values!r:.60}")
+    values = read_mapping(path, "sweep file", Sweep.model_fields, "the examples are in configs/sweeps/")
     try:
         sweep = Sweep.model_validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
