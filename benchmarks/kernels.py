@@ -11,14 +11,17 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import mlx.core as mx
 
 import mlx_autoresearch  # first: it prepares MLX
 from mlx_autoresearch import device
 from mlx_autoresearch.attention import attention
+from mlx_autoresearch.embedding import embedding
 from mlx_autoresearch.kernels.cross_entropy import loss_and_gradient
 from mlx_autoresearch.loss import softcapped
+from mlx_autoresearch.norm import mixed_norm, residual_norm
 from mlx_autoresearch.optimizer import newton_schulz
 from mlx_autoresearch.rotary import norm_rope, rope
 
@@ -50,10 +53,15 @@ def peak_mb(call: Callable[[], object]) -> float:
     return (mx.get_peak_memory() - before) / 2**20
 
 
-def backward(function: Callable[..., mx.array], *arrays: mx.array) -> Callable[[], object]:
-    """A compiled call for the gradients in all arrays alone, as far as they do not need the result."""
-    cotangent = normal(*function(*arrays).shape, dtype=arrays[0].dtype)
-    compiled = mx.compile(lambda *xs: mx.vjp(function, xs, [cotangent])[1])
+def backward(function: Callable[..., Any], *arrays: mx.array) -> Callable[[], object]:
+    """A compiled call for the gradients in all arrays alone, as far as they do not need the results."""
+
+    def results(*xs: mx.array) -> list[mx.array]:
+        out = function(*xs)
+        return list(out) if isinstance(out, tuple) else [out]
+
+    cotangents = [normal(*out.shape, dtype=out.dtype) for out in results(*arrays)]
+    compiled = mx.compile(lambda *xs: mx.vjp(results, xs, cotangents)[1])
     return lambda: compiled(*arrays)
 
 
@@ -63,18 +71,24 @@ def copy(x: mx.array) -> Callable[[], object]:
     return lambda: add(x)
 
 
+def line(name: str, mlx: Callable[[], object], kernel: Callable[[], object], x: mx.array, moved: float) -> None:
+    """Both sides, and the kernel's bandwidth for `moved` tensors of x's size as a share of that of a copy of x."""
+    composed, ours, copied = (milliseconds(call) for call in (mlx, kernel, copy(x)))
+    share = moved / 2 * copied / ours  # a copy moves two tensors
+    print(f"{name:<46} {composed:8.3f} {ours:9.3f} {copied:8.3f} {share:8.0%}", flush=True)
+
+
 def rows(kernels: str) -> None:
-    """RoPE, its fusion with the norm, and the loss: all of them bound by memory.
-
-    The last column is the bandwidth, every tensor counted once, as a share of that of a copy of the same tensor.
-    """
+    """Operations bound by memory; the last column counts every tensor once."""
     print(f"{'operation':<46} {'MLX ms':>8} {'kernel ms':>9} {'copy ms':>8} {'of copy':>8}")
+    rotary(kernels)
+    residual(kernels)
+    embeddings(kernels)
+    losses(kernels)
 
-    def line(name: str, mlx: Callable[[], object], kernel: Callable[[], object], x: mx.array, moved: int) -> None:
-        composed, ours, copied = (milliseconds(call) for call in (mlx, kernel, copy(x)))
-        share = moved / 2 * copied / ours  # a copy moves two tensors
-        print(f"{name:<46} {composed:8.3f} {ours:9.3f} {copied:8.3f} {share:8.0%}", flush=True)
 
+def rotary(kernels: str) -> None:
+    """RoPE, alone and after the norm."""
     for shape in ((128, 2048, 4, 128), (32, 2048, 4, 128), (32, 2048, 8, 64), (16, 512, 2, 128)):
         x = normal(*shape)
         for operation in (norm_rope, rope):
@@ -84,6 +98,33 @@ def rows(kernels: str) -> None:
             line(f"{name} forward", *(partial(f, x) for f in forwards), x, 2)
             # The norm's gradient reads x again.
             line(f"{name} backward", *(backward(f, x) for f in both), x, 3 if operation is norm_rope else 2)
+
+
+def residual(kernels: str) -> None:
+    """What a residual stream adds up, and its norm."""
+    for shape in ((32, 2048, 512), (16, 512, 256)):
+        x, y, a, b = normal(*shape), normal(*shape), normal(1), normal(1)
+        for operation, arrays, moved in ((residual_norm, (x, y), 4), (mixed_norm, (x, y, a, b), 6)):
+            name = f"{operation.__name__} {'x'.join(map(str, shape))} bf16"
+            both = [partial(operation, implementation=which) for which in ("mlx", kernels)]
+            line(f"{name} forward", *(partial(mx.compile(f), *arrays) for f in both), x, 4)
+            line(f"{name} backward", *(backward(f, *arrays) for f in both), x, moved)
+
+
+def embeddings(kernels: str) -> None:
+    """Looking up tokens as frequent as words are; the gradient's kernel includes sorting them."""
+    for B, T, V, C in ((32, 2048, 8192, 512), (16, 512, 4096, 256)):
+        ids = (float(V) ** mx.random.uniform(shape=(B, T)) - 1).astype(mx.int32)
+        weight, x = normal(V, C, dtype=mx.float32), normal(B, T, C)
+        mx.eval(ids)
+        name, moved = f"embedding {B}x{T} of {V}x{C} bf16", 1 + weight.nbytes / x.nbytes
+        both = [partial(embedding, ids, dtype=mx.bfloat16, implementation=which) for which in ("mlx", kernels)]
+        line(f"{name} forward", *(partial(mx.compile(f), weight) for f in both), x, moved)
+        line(f"{name} backward", *(backward(f, weight) for f in both), x, moved)
+
+
+def losses(kernels: str) -> None:
+    """The softcapped loss with its gradient."""
     for N, V in ((32768, 8192), (8192, 4096), (4096, 50257)):
         logits, labels, scale = normal(N, V), mx.random.randint(0, V, (N,)), mx.full((N,), 1 / N)
         mx.eval(labels, scale)

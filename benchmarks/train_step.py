@@ -23,7 +23,7 @@ import mlx.nn as nn
 import numpy as np
 
 from mlx_autoresearch import attention as attention_module
-from mlx_autoresearch import device, fastmath, rotary, trainer
+from mlx_autoresearch import device, fastmath, trainer
 from mlx_autoresearch import model as model_module
 from mlx_autoresearch.config import Config, load_config
 from mlx_autoresearch.model import GPT
@@ -73,7 +73,7 @@ def main() -> None:
     plain_operations = (
         mock.patch.object(fastmath, "use_polynomials", lambda: False),
         mock.patch.object(model_module, "attention", plain_attention),
-        mock.patch.object(rotary, "_on_cpu", lambda x: False),
+        mock.patch.object(fastmath, "float32_on_cpu", lambda x: False),
         mock.patch.object(fastmath, "relu2", lambda x: mx.square(mx.maximum(x, 0))),
     )
     sides: dict[str, Callable[[Iterator], mx.array]] = {}

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from helpers import normal, relative_error
 
-from mlx_autoresearch import rotary
-from mlx_autoresearch.rotary import norm, norm_rope, rope
+from mlx_autoresearch.norm import EPS, norm
+from mlx_autoresearch.rotary import norm_rope, rope
 
 
 def test_rope_restarts_at_every_row_and_head() -> None:
@@ -37,7 +37,7 @@ def test_gradients_against_mlx_own_operations(name, shape) -> None:
             x = mx.fast.rope(
                 x.transpose(0, 2, 1, 3), x.shape[-1], traditional=False, base=10000.0, scale=-1.0, offset=0
             ).transpose(0, 2, 1, 3)
-        return x if name == "rope" else mx.fast.rms_norm(x, None, rotary._EPS)
+        return x if name == "rope" else mx.fast.rms_norm(x, None, EPS)
 
     ours = {"norm": norm, "rope": rope, "norm_rope": norm_rope}[name]
     x, cotangent = normal(shape, 0, 3.0), normal(shape, 1)

@@ -16,7 +16,7 @@ import numpy as np
 
 from . import fastmath
 from .autodiff import with_vjp
-from .kernels.operation import Implementation, Language, Operation
+from .kernels.operation import Implementation, Language, Operation, random_like
 
 _BLOCK = 128  # queries a block on the CPU: skips most of the causal triangle, keeps matrix products large
 _MASKED = -1e30  # finite, so that no row can turn into NaN
@@ -60,17 +60,12 @@ def _custom(q: mx.array, k: mx.array, v: mx.array, *, window: int | None, langua
     return flash_attention(q, k, v, window, implementation=language)[0]
 
 
-def _example(*arrays: mx.array, **_: object) -> tuple[mx.array, ...]:
-    keys = mx.random.split(mx.random.key(0), len(arrays))
-    return tuple(mx.random.normal(x.shape, key=key).astype(x.dtype) for x, key in zip(arrays, keys, strict=True))
-
-
 _OPERATION = Operation(
     "attention",
     composed,
     _custom,
     differentiable=(0, 1, 2),
-    example=_example,
+    example=random_like,
 )
 
 

@@ -14,10 +14,12 @@ from mlx.utils import tree_flatten
 
 from . import fastmath
 from .attention import attention
+from .embedding import embedding
 from .gpt_config import GPTConfig
 from .kernels.operation import Implementation
 from .loss import linear_cross_entropy, softcapped
-from .rotary import norm, norm_rope
+from .norm import mixed_norm, norm, residual_norm
+from .rotary import norm_rope
 
 _GATE_CHANNELS = 32
 
@@ -40,8 +42,8 @@ class Embedding(nn.Module):
         super().__init__()
         self.weight = mx.zeros((vocab_size, dims))
 
-    def __call__(self, idx: mx.array) -> mx.array:
-        return self.weight[idx]
+    def __call__(self, idx: mx.array, dtype: mx.Dtype, kernels: Implementation) -> mx.array:
+        return embedding(idx, self.weight, dtype, implementation=kernels)
 
 
 class CausalSelfAttention(nn.Module):
@@ -100,9 +102,10 @@ class Block(nn.Module):
         self.attn = CausalSelfAttention(config, layer)
         self.mlp = MLP(config)
 
-    def __call__(self, x: mx.array, ve: mx.array | None, kernels: Implementation) -> mx.array:
-        x = x + self.attn(norm(x), ve, kernels)
-        return x + self.mlp(norm(x))
+    def __call__(self, x: mx.array, h: mx.array, ve: mx.array | None, kernels: Implementation) -> mx.array:
+        """The residual stream after this block, for the stream x and its norm h, (B, T, C)."""
+        x, h = residual_norm(x, self.attn(h, ve, kernels), implementation=kernels)
+        return x + self.mlp(h)
 
 
 class GPT(nn.Module):
@@ -166,25 +169,26 @@ class GPT(nn.Module):
                 block.attn.ve_gate.weight = mx.zeros(block.attn.ve_gate.weight.shape)
         self.resid_lambdas = mx.full((self.config.n_layer,), 1.0)
         self.x0_lambdas = mx.full((self.config.n_layer,), 0.1)
-        for embedding in self.value_embeds:
-            if isinstance(embedding, Embedding):
-                uniform(embedding)
+        for table in self.value_embeds:
+            if isinstance(table, Embedding):
+                uniform(table)
 
     def hidden(self, idx: mx.array) -> mx.array:
         """The final normalised residual stream (B, T, C) in the compute dtype, for token ids (B, T)."""
         if idx.ndim != 2:
             raise ValueError(f"[GPT] expected token ids (B, T), got shape {idx.shape}")
-        x = self.transformer["wte"](idx).astype(self.compute_dtype)  # (B, T, C)
+        dtype, kernels = self.compute_dtype, self.kernels
+        x = self.transformer["wte"](idx, dtype, kernels)  # (B, T, C)
         if self.config.embedding_norm:
             x = norm(x)
         x0 = x
-        # A float32 scalar would promote the whole residual stream, so the scalars are cast.
-        resid_lambdas = self.resid_lambdas.astype(x.dtype)
-        x0_lambdas = self.x0_lambdas.astype(x.dtype)
-        for i, block in enumerate(self.transformer["h"]):
-            x = resid_lambdas[i] * x + x0_lambdas[i] * x0
-            ve = self.value_embeds[i](idx).astype(x.dtype) if self.config.has_value_embedding(i) else None
-            x = block(x, ve, self.kernels)
+        # A float32 scalar would promote the whole residual stream, so the scalars are cast; split, because an integer
+        # index is a gather, whose gradient is a scatter.
+        lambdas = [mx.split(a.astype(dtype), self.config.n_layer) for a in (self.resid_lambdas, self.x0_lambdas)]
+        for i, (block, resid_lambda, x0_lambda) in enumerate(zip(self.transformer["h"], *lambdas, strict=True)):
+            x, h = mixed_norm(x, x0, resid_lambda, x0_lambda, implementation=kernels)
+            ve = self.value_embeds[i](idx, dtype, kernels) if self.config.has_value_embedding(i) else None
+            x = block(x, h, ve, kernels)
         return norm(x)
 
     def logits(self, hidden: mx.array) -> mx.array:

@@ -15,7 +15,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_map_with_path
 
-from .kernels.operation import Implementation, Language, Operation
+from .kernels.operation import Implementation, Language, Operation, random_like
 
 # (a, b, c) of X <- aX + (bA + cA²)X with A = XXᵀ, for 5 iterations with a safety factor of 2e-2.
 POLAR_EXPRESS = (
@@ -112,7 +112,7 @@ _NEWTON_SCHULZ = Operation(
     _composed_newton_schulz,
     _custom_newton_schulz,
     differentiable=(),
-    example=lambda g, **_: (mx.random.normal(g.shape, key=mx.random.key(0)),),
+    example=random_like,
 )
 
 
@@ -281,9 +281,9 @@ class MuonAdamW:
             ns_dtype=self.ns_dtype,
             implementation=self.kernels,
         )
-        for i, name in enumerate(group.names):
+        for name, matrix in zip(group.names, mx.split(updated, len(group.names)), strict=True):
             if name in g:
-                p[name] = updated[i]
+                p[name] = matrix.squeeze(0)  # updated[i] would be a gather
 
 
 def gpt_groups(

@@ -1,4 +1,4 @@
-"""Rms-norm and rotary position embedding, alone and together as queries and keys need them."""
+"""Rotary position embedding, alone and after the norm of queries and keys."""
 
 from __future__ import annotations
 
@@ -9,14 +9,8 @@ import numpy as np
 
 from . import fastmath
 from .autodiff import with_vjp
-from .kernels.operation import Implementation, Language, Operation
-
-_EPS = 1.1920929e-07  # float32 machine epsilon, what torch.rms_norm adds when given none
-
-
-def norm(x: mx.array) -> mx.array:
-    """x / sqrt(mean(x**2) + eps) over the last axis, without weights (Zhang and Sennrich, arXiv:1910.07467)."""
-    return _norm(x) if _on_cpu(x) else mx.fast.rms_norm(x, None, _EPS)
+from .kernels.operation import Implementation, Language, Operation, random_like
+from .norm import norm
 
 
 def rope(x: mx.array, *, implementation: Implementation = "auto") -> mx.array:
@@ -34,7 +28,7 @@ def norm_rope(x: mx.array, *, implementation: Implementation = "auto") -> mx.arr
 
 def _composed_rope(x: mx.array) -> mx.array:
     # The reference turns by minus the position, hence the scale of -1.
-    if _on_cpu(x):
+    if fastmath.float32_on_cpu(x):  # where MLX composes it, with twice the passes over memory
         return _rope(x)
     y = mx.fast.rope(x.transpose(0, 2, 1, 3), x.shape[-1], traditional=False, base=10000.0, scale=-1.0, offset=0)
     return y.transpose(0, 2, 1, 3)
@@ -56,30 +50,8 @@ def _custom_norm_rope(x: mx.array, *, language: Language) -> mx.array:
     return norm_rope(x, implementation=language)
 
 
-def _example(x: mx.array) -> tuple[mx.array, ...]:
-    return (mx.random.normal(x.shape, key=mx.random.key(0)).astype(x.dtype),)
-
-
-_ROPE = Operation("rope", _composed_rope, _custom_rope, differentiable=(0,), example=_example)
-_NORM_ROPE = Operation("norm_rope", _composed_norm_rope, _custom_norm_rope, differentiable=(0,), example=_example)
-
-
-def _on_cpu(x: mx.array) -> bool:
-    """MLX composes both operations on a CPU, with twice the passes over memory that these take."""
-    return x.dtype == mx.float32 and mx.default_device() == mx.Device(mx.cpu)
-
-
-def _norm_vjp(x: mx.array, g: mx.array, y: mx.array) -> mx.array:
-    return _reciprocal_rms(x) * (g - y * (fastmath.row_sum(g * y) * (1 / x.shape[-1])))
-
-
-@with_vjp(_norm_vjp)
-def _norm(x: mx.array) -> mx.array:
-    return x * _reciprocal_rms(x)
-
-
-def _reciprocal_rms(x: mx.array) -> mx.array:
-    return mx.rsqrt(fastmath.row_sum(x * x) * (1 / x.shape[-1]) + _EPS)
+_ROPE = Operation("rope", _composed_rope, _custom_rope, differentiable=(0,), example=random_like)
+_NORM_ROPE = Operation("norm_rope", _composed_norm_rope, _custom_norm_rope, differentiable=(0,), example=random_like)
 
 
 def _rope_vjp(x: mx.array, g: mx.array, _: mx.array) -> mx.array:

@@ -16,6 +16,7 @@ from mlx_autoresearch.kernels import rope as rope_module
 from mlx_autoresearch.kernels.launch import launch
 from mlx_autoresearch.kernels.registry import find_kernel
 from mlx_autoresearch.kernels.rope import norm_rope, rope
+from mlx_autoresearch.norm import EPS
 
 KERNELS: dict[str, Any] = {"rope": rope, "norm_rope": norm_rope}
 COMPOSED: dict[str, Callable[[mx.array], mx.array]] = {
@@ -41,7 +42,7 @@ def exact(name: str, x: mx.array, dy: mx.array) -> tuple[np.ndarray, np.ndarray]
     x64, g = float64(x), turn(float64(dy), 1.0)
     if name == "rope":
         return turn(x64, -1.0), g
-    r = 1 / np.sqrt((x64**2).mean(axis=-1, keepdims=True) + rotary._EPS)
+    r = 1 / np.sqrt((x64**2).mean(axis=-1, keepdims=True) + EPS)
     return turn(x64 * r, -1.0), r * (g - x64 * r**2 * (g * x64).mean(axis=-1, keepdims=True))
 
 
@@ -138,7 +139,7 @@ def test_a_row_of_zeros_stays_zero(implementation) -> None:
 
 def test_eps_is_the_composed_operations() -> None:
     for name in ("norm_rope_forward", "norm_rope_backward"):
-        assert find_kernel(name).description.defaults["eps"] == rotary._EPS
+        assert find_kernel(name).description.defaults["eps"] == EPS
 
 
 @pytest.mark.parametrize("name", KERNELS)

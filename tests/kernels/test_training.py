@@ -66,7 +66,15 @@ def test_a_step_runs_every_kernel(implementation, dtype: str) -> None:
     optimizer = MuonAdamW.for_gpt(model, kernels="custom")
     optimizer.init(model.parameters())
     used = choose_kernels(model, optimizer, config)
-    assert {what.split()[0] for what in used} == {"attention", "norm_rope", "linear_cross_entropy", "newton_schulz"}
+    assert {what.split()[0] for what in used} == {
+        "attention",
+        "embedding",
+        "linear_cross_entropy",
+        "mixed_norm",
+        "newton_schulz",
+        "norm_rope",
+        "residual_norm",
+    }
     assert set(used.values()) == {implementation}
     with recording() as used:
         first = make_step(model, optimizer)(batches(config)).item()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -95,9 +96,18 @@ def test_what_is_measured_is_the_result_and_every_gradient() -> None:
     both = Operation("scaled", lambda x, y, n: 2 * x * y.sum(), Double(), (1,), lambda x, y: (x, y))
     for differentiable, shapes in (((), [(2, 3)]), ((1,), [(2, 3), (4,)]), ((0, 1), [(2, 3), (2, 3), (4,)])):
         call = tuning._forward_backward(
-            replace(both, differentiable=differentiable), "mlx", (X, mx.ones((4,))), {"n": 1}
+            replace(both, differentiable=differentiable), "mlx", (X, mx.ones((4,))), (X,), {"n": 1}
         )
         assert [array.shape for array in call()] == shapes
+
+
+def test_what_is_measured_draws_no_random_numbers() -> None:
+    """They would cost both sides the same, and so hide by how much one is better."""
+    pair = Operation("pair", lambda x: (2 * x, x.sum()), Double(), (0,), lambda x: (x,))
+    call = tuning._forward_backward(pair, "mlx", (X,), (X, mx.array(1.0)), {})
+    graph = io.StringIO()
+    mx.export_to_dot(graph, *call())
+    assert "Random" not in graph.getvalue() and "Compiled" in graph.getvalue()
 
 
 def test_a_wrong_gradient_counts_too() -> None:
@@ -197,7 +207,9 @@ def test_bench_shows_both_sides_of_a_configuration(monkeypatch: pytest.MonkeyPat
     config = load_config("configs/tiny.yaml")
     choices = tune(config, again=True)
     operations = [what.split()[0] for what in choices]
-    assert set(operations) == {"norm_rope", "attention", "linear_cross_entropy", "newton_schulz"}
+    residual = {"residual_norm", "mixed_norm"}
+    others = {"attention", "embedding", "linear_cross_entropy", "newton_schulz", "norm_rope"}
+    assert set(operations) == residual | others
     text = choices_text(choices)
     assert text.count(" ms, ") == 2 * len(choices) and text.count("error 0.") == len(choices)
     assert "attention float32[4,64,2,32] float32[4,64,1,32] float32[4,64,1,32] window=32" in text

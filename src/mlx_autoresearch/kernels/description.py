@@ -37,9 +37,9 @@ class InputDescription(_Strict):
     dtype: str
     shape: list[Expression] | None = None
     value: list[Expression] | None = None
-    values: Literal["normal", "uniform", "symmetric"] = "normal"
+    values: Literal["normal", "uniform", "symmetric", "ascending"] = "normal"
     scale: Expression = 1
-    low: int = 0  # of integers
+    low: int = 0  # of integers, which "ascending" sorts
     high: Expression = 100
     min_elements: int = 0  # 8: the caller guarantees that MLX passes it as `device`
 
@@ -180,7 +180,8 @@ def _random(
     if dtype == "bool":
         return source.integers(0, 2, shape).astype(np.bool_)
     if "float" not in dtype:
-        return source.integers(given.low, int(evaluate(given.high, sizes)), shape).astype(dtype)
+        drawn = source.integers(given.low, int(evaluate(given.high, sizes)), shape).astype(dtype)
+        return np.sort(drawn) if given.values == "ascending" else drawn
     values = source.random(shape) if given.values == "uniform" else source.standard_normal(shape)
     if given.values == "symmetric":
         values = (values + values.swapaxes(-1, -2)) / 2

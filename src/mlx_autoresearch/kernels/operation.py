@@ -25,7 +25,7 @@ _used: ContextVar[dict[str, str] | None] = ContextVar("used", default=None)
 
 @dataclass(frozen=True)
 class Operation:
-    """Two functions of the same arrays and settings, one of which is called.
+    """Two functions of the same arrays and settings, one of which is called; both give an array, or a tuple of them.
 
     composed: in plain MLX, called as composed(*arrays, **settings). custom: by kernels of ours, called with
     `language` too. example: makes arrays like the given ones, to measure with.
@@ -34,12 +34,12 @@ class Operation:
     """
 
     name: str
-    composed: Callable[..., mx.array]
-    custom: Callable[..., mx.array]
+    composed: Callable[..., Any]
+    custom: Callable[..., Any]
     differentiable: tuple[int, ...]
     example: Callable[..., tuple[mx.array, ...]]
 
-    def __call__(self, *arrays: mx.array, implementation: Implementation = "auto", **settings: Any) -> mx.array:
+    def __call__(self, *arrays: mx.array, implementation: Implementation = "auto", **settings: Any) -> Any:
         """The result by the implementation asked for. Raises ValueError when there is no such one here."""
         chosen = self.choose(arrays, implementation, settings)
         used = _used.get()
@@ -58,7 +58,7 @@ class Operation:
         words += [f"{name}={value}".replace("mlx.core.", "") for name, value in settings.items()]
         return " ".join(words)
 
-    def run(self, chosen: Literal["mlx"] | Language, arrays: tuple[mx.array, ...], settings: dict) -> mx.array:
+    def run(self, chosen: Literal["mlx"] | Language, arrays: tuple[mx.array, ...], settings: dict) -> Any:
         """The result by one implementation. Raises UnfitKernel, a ValueError, when the kernel takes no such arrays."""
         if chosen == "mlx":
             return self.composed(*arrays, **settings)
@@ -87,6 +87,12 @@ class Operation:
                 raise ValueError(f"[{self.name}] implementation {implementation!r} is not available on this device")
         expected = ", ".join(get_args(Implementation))
         raise ValueError(f"[{self.name}] implementation must be one of {expected}, got {implementation!r}")
+
+
+def random_like(*arrays: mx.array, **_: object) -> tuple[mx.array, ...]:
+    """Standard normal arrays of the same shapes and dtypes: an `example` for floats."""
+    keys = mx.random.split(mx.random.key(0), len(arrays))
+    return tuple(mx.random.normal(x.shape, key=key).astype(x.dtype) for x, key in zip(arrays, keys, strict=True))
 
 
 def resolved(implementation: Implementation) -> Implementation:

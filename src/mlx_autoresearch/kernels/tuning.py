@@ -26,6 +26,7 @@ import mlx.core as mx
 from mlx_autoresearch import device
 from mlx_autoresearch.paths import cache_dir
 
+from .operation import random_like
 from .registry import kernel_folder
 
 if TYPE_CHECKING:
@@ -79,14 +80,17 @@ def measure(
     key = operation.describe(arrays, settings)
     print(f"kernels: measuring {key} (once on this machine)", file=sys.stderr, flush=True)
     example = operation.example(*arrays, **settings)
-    mx.eval(example)
-    composed, custom = (_forward_backward(operation, which, example, settings) for which in ("mlx", language))
+    cotangents = random_like(*_outputs(operation, "mlx", example, settings))  # whose shapes are all that is used
+    mx.eval(example, cotangents)
+    composed, custom = (
+        _forward_backward(operation, which, example, cotangents, settings) for which in ("mlx", language)
+    )
     measured = {"mlx": _measure(composed), language: Measurement(failure="the process did not survive it")}
     _remember(key, Choice("mlx", measured))  # a fault on the GPU may end the process; the next one then knows
     try:
         measured[language] = _measure(custom)
         if all(measurement.failure is None for measurement in measured.values()):
-            exact = _in_float32(operation, example, settings)
+            exact = _in_float32(operation, example, cotangents, settings)
             measured[language] = _checked(measured[language], custom, composed, exact)
     except BaseException:  # somebody stopped us
         forget([key])
@@ -123,32 +127,35 @@ def _better(measured: dict[str, Measurement], language: str) -> str:
     return language if custom.milliseconds < mlx.milliseconds else "mlx"
 
 
+def _outputs(operation: Operation, chosen: Any, arrays: Iterable[mx.array], settings: dict) -> list[mx.array]:
+    out = operation.run(chosen, tuple(arrays), settings)
+    return list(out) if isinstance(out, tuple) else [out]
+
+
 def _forward_backward(
-    operation: Operation, chosen: Any, example: tuple[mx.array, ...], settings: dict
+    operation: Operation,
+    chosen: Any,
+    example: tuple[mx.array, ...],
+    cotangents: tuple[mx.array, ...],
+    settings: dict,
 ) -> Callable[[], list[mx.array]]:
-    """A compiled call: the result, and its gradients for a fixed random cotangent."""
+    """A compiled call: the results, and the gradients for these cotangents."""
 
-    def forward(*arrays: mx.array) -> mx.array:
-        return operation.run(chosen, arrays, settings)
-
-    def both(*arrays: mx.array) -> list[mx.array]:
-        out = forward(*arrays)
+    def both(arrays: tuple[mx.array, ...], cotangents: tuple[mx.array, ...]) -> list[mx.array]:
         if not operation.differentiable:
-            return [out]
-        cotangent = mx.random.normal(out.shape, key=mx.random.key(1)).astype(out.dtype)
+            return _outputs(operation, chosen, arrays, settings)
 
-        def of_wanted(*wanted: mx.array) -> mx.array:
+        def of_wanted(*wanted: mx.array) -> list[mx.array]:
             given = list(arrays)
             for position, array in zip(operation.differentiable, wanted, strict=True):
                 given[position] = array
-            return forward(*given)
+            return _outputs(operation, chosen, given, settings)
 
-        wanted = [arrays[i] for i in operation.differentiable]
-        (out,), gradients = mx.vjp(of_wanted, wanted, [cotangent])  # the first `out` only gave its shape
-        return [out, *gradients]
+        out, gradients = mx.vjp(of_wanted, [arrays[i] for i in operation.differentiable], list(cotangents))
+        return [*out, *gradients]
 
     compiled = mx.compile(both)
-    return lambda: compiled(*example)
+    return lambda: compiled(example, cotangents)
 
 
 def _measure(call: Callable[[], list[mx.array]]) -> Measurement:
@@ -178,11 +185,16 @@ def _seconds(call: Callable[[], list[mx.array]], calls: int) -> float:
     return time.perf_counter() - start
 
 
-def _in_float32(operation: Operation, example: tuple[mx.array, ...], settings: dict) -> Callable[[], list[mx.array]]:
+def _in_float32(
+    operation: Operation, example: tuple[mx.array, ...], cotangents: tuple[mx.array, ...], settings: dict
+) -> Callable[[], list[mx.array]]:
     """Composed MLX on the same values with every float widened."""
-    wide = tuple(x.astype(mx.float32) if mx.issubdtype(x.dtype, mx.floating) else x for x in example)
+    wide_example, wide_cotangents = (
+        tuple(x.astype(mx.float32) if mx.issubdtype(x.dtype, mx.floating) else x for x in arrays)
+        for arrays in (example, cotangents)
+    )
     precision = {"dtype": mx.float32} if "dtype" in settings else {}
-    return _forward_backward(operation, "mlx", wide, settings | precision)
+    return _forward_backward(operation, "mlx", wide_example, wide_cotangents, settings | precision)
 
 
 def _checked(

@@ -11,7 +11,7 @@ from importlib.util import spec_from_file_location
 from pathlib import Path
 
 PACKAGE = "mlx_autoresearch"
-MODULES = ("model", "attention", "optimizer", "schedule", "rotary", "loss", "fastmath")
+MODULES = ("model", "attention", "optimizer", "schedule", "embedding", "norm", "rotary", "loss", "fastmath")
 SUBPACKAGE = "kernels"
 
 

@@ -1,0 +1,60 @@
+"""Token embedding by hand-written kernels: no float32 copy of what is looked up, no atomics in the gradient."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import mlx.core as mx
+
+from mlx_autoresearch.autodiff import with_vjp
+from mlx_autoresearch.simulator.arrays import dtype_name
+
+from .launch import Language, launch
+
+DTYPES = (mx.float32, mx.float16, mx.bfloat16)
+
+
+def embedding(ids: mx.array, weight: mx.array, dtype: mx.Dtype, *, implementation: Language) -> mx.array:
+    """weight[ids] in `dtype`; the gradient in weight is summed in float32, in an order that only `ids` decides.
+
+    ids: (...,) of integers in 0 ... V-1: the caller's promise, others read out of bounds. weight: (V, C) in float32.
+    dtype: float32, float16 or bfloat16. Returns (..., C). Raises ValueError when shapes or dtypes do not fit, or
+    there are fewer than 8 elements to read or to write.
+    """
+    if weight.ndim != 2 or weight.dtype != mx.float32:
+        raise ValueError(f"[embedding] expected weight (V, C) in float32, got {weight.shape} of {weight.dtype}")
+    if ids.ndim == 0 or not mx.issubdtype(ids.dtype, mx.integer):
+        raise ValueError(f"[embedding] expected ids (...,) of integers, got {ids.shape} of {ids.dtype}")
+    if dtype not in DTYPES:
+        raise ValueError(f"[embedding] expected float32, float16 or bfloat16, got {dtype}")
+    if min(weight.size, ids.size * weight.shape[1]) < 8:
+        raise ValueError(f"[embedding] expected at least 8 elements, got ids {ids.shape} and weight {weight.shape}")
+    rows = _function(dtype, implementation)(ids.reshape(-1).astype(mx.int32), weight)
+    return rows.reshape(*ids.shape, weight.shape[1])
+
+
+@lru_cache
+def _function(dtype: mx.Dtype, implementation: Language) -> Callable[[mx.array, mx.array], mx.array]:
+    """(ids (N,), weight) -> (N, C)."""
+
+    def vjp(primals: Sequence[mx.array], dy: mx.array, _: mx.array) -> tuple[mx.array, mx.array]:
+        ids, weight = primals
+        V, C = weight.shape
+        given = {
+            "order": mx.argsort(ids),  # the places of token 0, then those of token 1, ...
+            "ends": mx.cumsum(mx.zeros((V,), mx.int32).at[ids].add(1)),
+            "dy": dy,
+        }
+        sizes = {"rows": ids.size, "V": V, "C": C, "N": math.gcd(C, 4), "dtype": dtype_name(dtype)}
+        (d_weight,) = launch("embedding_backward", implementation, given, **sizes)
+        return mx.zeros_like(ids), d_weight
+
+    @with_vjp(vjp)
+    def function(ids: mx.array, weight: mx.array) -> mx.array:
+        V, C = weight.shape
+        sizes = {"rows": ids.size, "V": V, "C": C, "N": math.gcd(C, 4), "dtype": dtype_name(dtype)}
+        return launch("embedding_forward", implementation, {"ids": ids, "weight": weight}, **sizes)[0]
+
+    return function
