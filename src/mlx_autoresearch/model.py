@@ -185,9 +185,11 @@ class GPT(nn.Module):
         # A float32 scalar would promote the whole residual stream, so the scalars are cast; split, because an integer
         # index is a gather, whose gradient is a scatter.
         lambdas = [mx.split(a.astype(dtype), self.config.n_layer) for a in (self.resid_lambdas, self.x0_lambdas)]
-        for i, (block, resid_lambda, x0_lambda) in enumerate(zip(self.transformer["h"], *lambdas, strict=True)):
+        for block, table, resid_lambda, x0_lambda in zip(
+            self.transformer["h"], self.value_embeds, *lambdas, strict=True
+        ):
             x, h = mixed_norm(x, x0, resid_lambda, x0_lambda, implementation=kernels)
-            ve = self.value_embeds[i](idx, dtype, kernels) if self.config.has_value_embedding(i) else None
+            ve = table(idx, dtype, kernels) if isinstance(table, Embedding) else None
             x = block(x, h, ve, kernels)
         return norm(x)
 
