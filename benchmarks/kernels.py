@@ -13,9 +13,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import mlx_autoresearch  # before mlx.core, which it prepares
+
+# isort: split
 import mlx.core as mx
 
-import mlx_autoresearch  # first: it prepares MLX
 from mlx_autoresearch import device
 from mlx_autoresearch.attention import attention
 from mlx_autoresearch.embedding import embedding

@@ -12,6 +12,9 @@ import sys
 import time
 from collections.abc import Iterator
 
+import mlx_autoresearch  # noqa: F401  before mlx.core, which it prepares
+
+# isort: split
 import mlx.core as mx
 import numpy as np
 

@@ -32,7 +32,7 @@ from mlx_autoresearch.optimizer import MuonAdamW
 ROUNDS = 7
 
 
-def plain_attention(q: mx.array, k: mx.array, v: mx.array, window: int | None = None) -> mx.array:
+def plain_attention(q: mx.array, k: mx.array, v: mx.array, window: int | None = None, **_: object) -> mx.array:
     T = q.shape[1]
     full = window is None or window >= T - 1
     mask = "causal" if full else attention_module._visible(T, T, 0, window)
@@ -50,8 +50,9 @@ class PlainGPT(GPT):
 
 def stepper(cls: type[GPT], config: Config) -> Callable[[Iterator], mx.array]:
     mx.random.seed(config.train.seed)
-    model = cls(config.gpt_config(), compute_dtype=trainer.compute_dtype(config))
-    optimizer = MuonAdamW.for_gpt(model, **config.optimizer.model_dump())
+    kernels = "mlx" if cls is PlainGPT else config.kernels
+    model = cls(config.gpt_config(), trainer.compute_dtype(config), kernels)
+    optimizer = MuonAdamW.for_gpt(model, kernels=kernels, **config.optimizer.model_dump())
     optimizer.init(model.parameters())
     mx.eval(model.parameters(), optimizer.state)
     return trainer.make_step(model, optimizer, config.accumulation_steps)

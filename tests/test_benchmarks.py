@@ -1,0 +1,31 @@
+"""The scripts in benchmarks/ still run, as far as they do on any machine; what they measure is not looked at."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlx_autoresearch import device
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], cwd=BENCHMARKS.parent, capture_output=True, text=True)
+
+
+def test_train_step_compares_with_a_plain_port() -> None:
+    done = run("benchmarks/train_step.py", "configs/tiny.yaml")
+    assert done.returncode == 0, done.stderr
+    assert "plain MLX" in done.stdout and "ratio of medians" in done.stdout
+
+
+@pytest.mark.skipif(device.is_gpu(), reason="here it runs, for minutes")
+@pytest.mark.parametrize("name", ["kernels", "loss_curves"])
+def test_what_needs_a_gpu_says_so(name: str) -> None:
+    done = run(f"benchmarks/{name}.py")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"benchmarks/{name}.py needs a GPU") and done.stderr.count("\n") == 1
