@@ -19,10 +19,10 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_autoresearch import device
+from mlx_autoresearch.build import make_model
 from mlx_autoresearch.config import Config, load_config, split_settings
 from mlx_autoresearch.optimizer import MuonAdamW
 from mlx_autoresearch.train_step import make_step
-from mlx_autoresearch.trainer import make_model
 
 STEPS = 50
 

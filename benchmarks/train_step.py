@@ -23,11 +23,12 @@ import mlx.nn as nn
 import numpy as np
 
 from mlx_autoresearch import attention as attention_module
-from mlx_autoresearch import device, fastmath, trainer
+from mlx_autoresearch import build, device, fastmath
 from mlx_autoresearch import model as model_module
 from mlx_autoresearch.config import Config, load_config
 from mlx_autoresearch.model import GPT
 from mlx_autoresearch.optimizer import MuonAdamW
+from mlx_autoresearch.train_step import make_step
 
 ROUNDS = 7
 
@@ -51,11 +52,11 @@ class PlainGPT(GPT):
 def stepper(cls: type[GPT], config: Config) -> Callable[[Iterator], mx.array]:
     mx.random.seed(config.train.seed)
     kernels = "mlx" if cls is PlainGPT else config.kernels
-    model = cls(config.gpt_config(), trainer.compute_dtype(config), kernels)
+    model = cls(config.gpt_config(), build.compute_dtype(config), kernels)
     optimizer = MuonAdamW.for_gpt(model, kernels=kernels, **config.optimizer.model_dump())
     optimizer.init(model.parameters())
     mx.eval(model.parameters(), optimizer.state)
-    return trainer.make_step(model, optimizer, config.accumulation_steps)
+    return make_step(model, optimizer, config.accumulation_steps)
 
 
 def main() -> None:
@@ -97,7 +98,7 @@ def main() -> None:
             step(stream)
             times[name].append(time.perf_counter() - started)
     tokens = config.train.total_batch_size
-    dtype = trainer.compute_dtype(config)
+    dtype = build.compute_dtype(config)
     peak = device.published_peak_flops(device.device_name(), dtype) or device.matmul_peak_flops(dtype)
     flops = GPT(config.gpt_config()).flops_per_token()
     print(f"{device.device_name()}, {dtype}, {tokens:,} tokens a step; MFU of {peak / 1e12:.3g} TFLOP/s")

@@ -15,15 +15,15 @@ from typing import Any, Literal
 import mlx.core as mx
 
 from . import device, schedule
+from .build import check_memory, choose_kernels, compute_dtype, kernels_used, make_model
 from .config import Config
 from .data.packing import PackedBatches
 from .data.prefetch import Prefetcher
 from .data.prepare import PreparedData, open_prepared
 from .errors import RunFailed, UserError
 from .evaluate import Bpb, LanguageModel, evaluate_bpb
-from .kernels.operation import UnfitKernel, recording
 from .model import GPT
-from .optimizer import MuonAdamW, MuonGroup, newton_schulz
+from .optimizer import MuonAdamW
 from .paths import cache_dir
 from .report_lines import Reporter, make_reporter
 from .run import Run
@@ -118,13 +118,6 @@ def _info(data: PreparedData) -> dict[str, Any]:
     return {"data": {"folder": str(data.path)} | hashes, "device": device.device_name()}
 
 
-def compute_dtype(config: Config) -> mx.Dtype:
-    """The dtype of activations: as configured, or the device's default."""
-    if config.train.compute_dtype == "auto":
-        return device.default_compute_dtype()
-    return {"float32": mx.float32, "bfloat16": mx.bfloat16}[config.train.compute_dtype]
-
-
 class _Session:
     """One process's share of a run: from its start, or from its checkpoint, to the summary."""
 
@@ -134,7 +127,7 @@ class _Session:
         self.config, self.data, self.started = config, data, started
         mx.random.seed(config.train.seed)
         self.model = make_model(config)
-        _check_memory(self.model, config)
+        check_memory(self.model, config)
         self.optimizer = MuonAdamW.for_gpt(self.model, kernels=config.kernels, **config.optimizer.model_dump())
         self.optimizer.init(self.model.parameters())
         self.kernels = choose_kernels(self.model, self.optimizer, config)
@@ -341,7 +334,7 @@ class _Session:
             "num_steps": self.step,
             "num_params_M": self.model.parameter_counts()["total"] / 1e6,
             "depth": self.model.config.n_layer,
-            "kernels": _kernels_used(self.kernels),
+            "kernels": kernels_used(self.kernels),
             "seed": train.seed,
             "packing_efficiency": self.batches.efficiency,
             "val_bpb_reference_bytes": None,
@@ -358,11 +351,6 @@ def scores(bpb: Bpb) -> dict[str, Any]:
         "val_bpb_reference_bytes": bpb.reference_bpb,
         "eval_tokens": bpb.tokens,
     }
-
-
-def make_model(config: Config) -> GPT:
-    """A freshly initialised model of a configuration."""
-    return GPT(config.gpt_config(), compute_dtype(config), config.kernels)
 
 
 def evaluate_model(model: LanguageModel, config: Config, data: PreparedData) -> Bpb:
@@ -387,45 +375,6 @@ class _Compiled:
 
     def __init__(self, model: GPT):
         self.hidden, self.logits = mx.compile(model.hidden), mx.compile(model.logits)
-
-
-def choose_kernels(model: GPT, optimizer: MuonAdamW, config: Config) -> dict[str, str]:
-    """Which implementation every operation of a step uses, by its shapes; `auto` measures what it does not know.
-
-    Builds a step without computing it. Raises UserError when the kernels do not take the model's shapes.
-    """
-    rows = mx.zeros((config.train.device_batch_size, config.model.sequence_len), mx.int32)
-    try:
-        with recording() as used:
-            model.loss(rows, rows)
-            for group in optimizer.groups:
-                if isinstance(group, MuonGroup):
-                    momentum = optimizer.state["momentum_buffer"][group.names[0]]
-                    newton_schulz(momentum, group.ns_steps, optimizer.ns_dtype, implementation=optimizer.kernels)
-    except UnfitKernel as error:
-        raise UserError(f"kernels: {config.kernels}: {error}; kernels: auto chooses what fits") from None
-    return used
-
-
-def _kernels_used(choices: dict[str, str]) -> str:
-    """Each operation with what it used, in one line."""
-    names = sorted({what.split()[0] for what in choices})
-    used = {name: sorted({choice for what, choice in choices.items() if what.split()[0] == name}) for name in names}
-    return ", ".join(f"{name} {'+'.join(choices)}" for name, choices in used.items())
-
-
-def _check_memory(model: GPT, config: Config) -> None:
-    """Raise UserError for what cannot possibly fit: MLX would crash, or be killed, without a word."""
-    shape, tokens = model.config, config.train.device_batch_size * config.model.sequence_len
-    parameters = 12 * model.parameter_counts()["total"]  # float32 weights, gradients and momentum
-    activations = 8 * shape.n_layer * shape.n_embd * tokens * compute_dtype(config).size  # kept for the backward pass
-    total = device.memory_limits().total
-    if parameters + activations > total:
-        raise UserError(
-            f"training needs {(parameters + activations) / 2**30:,.0f} GiB at least ({parameters / 2**30:,.0f} for the "
-            f"model, {activations / 2**30:,.0f} for a micro-batch) of {total / 2**30:,.0f}: lower "
-            "train.device_batch_size or the model's size"
-        )
 
 
 def _check_resumable(stored: Config, config: Config) -> None:

@@ -9,12 +9,12 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from mlx_autoresearch.build import choose_kernels, make_model
 from mlx_autoresearch.config import Config, validate_config
 from mlx_autoresearch.kernels import launch
 from mlx_autoresearch.kernels.operation import recording
 from mlx_autoresearch.optimizer import MuonAdamW
 from mlx_autoresearch.train_step import make_step
-from mlx_autoresearch.trainer import choose_kernels, make_model
 
 STEPS = 50
 

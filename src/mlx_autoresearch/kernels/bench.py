@@ -16,8 +16,8 @@ def tune(config: Config, *, again: bool) -> dict[str, tuning.Choice]:
     """
     if device.kernel_backend() is None:
         raise UserError("kernels: there is nothing to choose on a CPU: custom kernels run on Metal and CUDA")
+    from mlx_autoresearch.build import choose_kernels, make_model
     from mlx_autoresearch.optimizer import MuonAdamW
-    from mlx_autoresearch.trainer import choose_kernels, make_model
 
     config = config.model_copy(update={"kernels": "mlx"})
     model = make_model(config)

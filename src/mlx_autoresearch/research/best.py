@@ -15,13 +15,14 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from ..build import make_model
 from ..config import Config, load_config
 from ..data.holdout import holdout_documents
 from ..errors import RunFailed, UserError
 from ..evaluate import LanguageModel, evaluate_bpb
 from ..report.history import HOLDOUT
 from ..run import CHECKPOINT, Run
-from ..trainer import make_model, open_data
+from ..trainer import open_data
 from . import guard
 from .ledger import Ledger, Record, Trial, write_atomically
 from .runner import Limits, Say, TrialFailed, run_trial

@@ -82,8 +82,8 @@ def logits(run: str, code: str, requests: str, replies: str) -> int:
     import mlx.core as mx
     import numpy as np
 
+    from ..build import make_model
     from ..run import Run
-    from ..trainer import make_model
 
     folder = Run.open(run)
     model = make_model(folder.config().model_copy(update={"kernels": "mlx"}))  # as trainer.evaluate_model
