@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +25,6 @@ from mlx_autoresearch.errors import UserError
 
 BODY = bytes(range(256)) * 20
 OTHER = BODY[::-1]
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as server:
-        yield server
 
 
 def parquet_bytes(texts: list[str]) -> bytes:

@@ -1,61 +1,28 @@
+"""Sources in general, the standard library and plain files."""
+
 from __future__ import annotations
 
 import io
 import json
 import os
 import random
-import re
 import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from http_server import Reply, Server
 from pydantic import TypeAdapter, ValidationError
+from source_helpers import NOWHERE, both, everything, parquet, write
 
-from mlx_autoresearch.data.sources import Gutenberg, Hub, Source, SourceConfig, Stdlib, Text, hub
+from mlx_autoresearch.data.sources import Gutenberg, Hub, Source, SourceConfig, Stdlib, Text
 from mlx_autoresearch.data.sources.base import held_out
 from mlx_autoresearch.data.sources.cut import cut
-from mlx_autoresearch.data.sources.gutenberg import strip_licence
 from mlx_autoresearch.errors import UserError
-
-NOWHERE = Path("/no/downloads/needed")
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as server:
-        yield server
-
-
-def both(source: Source, downloads: Path = NOWHERE) -> tuple[list[str], list[str]]:
-    return list(source.documents("train", downloads)), list(source.documents("val", downloads))
-
-
-def everything(source: Source, downloads: Path = NOWHERE) -> list[str]:
-    train, val = both(source, downloads)
-    assert train and val
-    return train + val
-
-
-def write(folder: Path, files: dict[str, str | bytes]) -> None:
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-
-
-def parquet(**columns: Any) -> bytes:
-    sink = io.BytesIO()
-    pq.write_table(pa.table(columns), sink)
-    return sink.getvalue()
 
 
 class TestConfig:
@@ -388,261 +355,3 @@ class TestFingerprint:
         )
         marks = {Hub(dataset=d, num_shards=n).fingerprint(NOWHERE) for d in ("climbmix", "fineweb-edu") for n in (1, 2)}
         assert len(marks) == 4
-
-
-def hub_routes(server: Server, preset: str, revision: str = "main", val_rows: int = 0) -> None:
-    """Serve every file of a preset that is asked for, its documents named after it."""
-    chosen = hub.PRESETS[preset]
-    for number in range(chosen.count):
-        name = chosen.pattern.format(number)
-        texts = [f"{name} row {row}" for row in range(max(3, val_rows))]
-        server.serve(f"/datasets/{chosen.repo}/resolve/{revision}/{name}", Reply(parquet(text=texts)))
-
-
-class TestHubPresets:
-    def test_climbmix_trains_on_the_first_shards_and_validates_on_the_last(
-        self, server: Server, tmp_path: Path
-    ) -> None:
-        for number in (0, 1, 2, 6542):
-            name = f"shard_{number:05d}.parquet"
-            texts = [f"{name} row {row}" for row in range(3)]
-            server.serve(f"/datasets/karpathy/climbmix-400b-shuffle/resolve/main/{name}", Reply(parquet(text=texts)))
-        source = Hub(num_shards=3, endpoint=server.url + "/")
-        before = source.fingerprint(tmp_path)
-        with pytest.raises(UserError, match="run `mlx-autoresearch prepare`"):
-            next(source.documents("train", tmp_path))
-        source.fetch(tmp_path)
-        assert source.fingerprint(tmp_path) != before
-        train, val = both(source, tmp_path)
-        assert train == [f"shard_{n:05d}.parquet row {row}" for n in range(3) for row in range(3)]
-        assert val == [f"shard_06542.parquet row {row}" for row in range(3)]
-        asked = len(server.requests)
-        assert asked == 4
-        source.fetch(tmp_path)
-        assert len(server.requests) == asked
-        assert source.shuffled
-
-    def test_a_shard_that_is_no_parquet_is_refused(
-        self, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("threading.Event.wait", lambda *_: True)
-        name = "/datasets/HuggingFaceFW/fineweb-edu/resolve/main/sample/10BT/000_00000.parquet"
-        hub_routes(server, "fineweb-edu")
-        server.serve(name, Reply(b"busy, come back later"))
-        with pytest.raises(UserError, match=r"000_00000\.parquet.* corrupt"):
-            Hub(dataset="fineweb-edu", endpoint=server.url).fetch(tmp_path)
-
-    def test_the_defaults_are_the_reference(self) -> None:
-        names = [name for name, _ in Hub().files(NOWHERE)]
-        assert names == [f"shard_{n:05d}.parquet" for n in [*range(10), 6542]]
-        assert [name for name, _ in Hub(num_shards=6542).files(NOWHERE)].count("shard_06542.parquet") == 1
-
-    def test_tinystories_follows_the_rows_of_its_card(
-        self, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        assert hub.PRESETS["tinystories"].val_rows == (10_000, 20_000)
-        small = hub.Preset("karpathy/tinystories-gpt4-clean", "t.parquet", 1, 1, shuffled=True, val_rows=(2, 5))
-        monkeypatch.setitem(hub.PRESETS, "tinystories", small)
-        hub_routes(server, "tinystories", val_rows=9)
-        source = Hub(dataset="tinystories", endpoint=server.url)
-        source.fetch(tmp_path)
-        train, val = both(source, tmp_path)
-        assert val == [f"t.parquet row {row}" for row in (2, 3, 4)]
-        assert train == [f"t.parquet row {row}" for row in (5, 6, 7, 8)]
-
-    def test_fineweb_edu_is_fetched_from_its_folder(self, server: Server, tmp_path: Path) -> None:
-        hub_routes(server, "fineweb-edu", revision="v1%2Fx")
-        source = Hub(dataset="fineweb-edu", endpoint=server.url, revision="v1/x")
-        source.fetch(tmp_path)
-        train, val = both(source, tmp_path)
-        assert train == [f"sample/10BT/000_00000.parquet row {row}" for row in range(3)]
-        assert val == [f"sample/10BT/013_00000.parquet row {row}" for row in range(3)]
-        assert not source.shuffled
-
-    def test_endpoint_and_token_come_from_the_environment(
-        self, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        hub_routes(server, "fineweb-edu")
-        monkeypatch.setenv("HF_ENDPOINT", server.url)
-        monkeypatch.setenv("HF_TOKEN", "secret")
-        Hub(dataset="fineweb-edu").fetch(tmp_path)
-        assert [headers["Authorization"] for _, headers in server.requests] == ["Bearer secret"] * 2
-
-    def test_no_token_no_credentials(self, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.delenv("HF_TOKEN", raising=False)
-        hub_routes(server, "fineweb-edu")
-        Hub(dataset="fineweb-edu", endpoint=server.url).fetch(tmp_path)
-        assert not any("Authorization" in headers for _, headers in server.requests)
-
-
-@pytest.fixture
-def rows(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """A stand-in for the `datasets` library: `splits` holds rows or the exception to raise, `calls` what was asked."""
-    fake = SimpleNamespace(splits={}, calls=[])
-
-    def load_dataset(path: str, name: str | None, **options: Any) -> Iterator[dict[str, Any]]:
-        fake.calls.append((path, name, options))
-        answer = fake.splits[options["split"]]
-        if isinstance(answer, Exception):
-            raise answer
-        return iter(answer)
-
-    fake.load_dataset = load_dataset
-    monkeypatch.setitem(sys.modules, "datasets", fake)
-    return fake
-
-
-class TestHubDatasets:
-    def test_one_split_is_fetched_once_and_its_tail_held_out(self, rows: SimpleNamespace, tmp_path: Path) -> None:
-        rows.splits["train"] = [{"body": f"row {i}"} for i in range(20)] + [{"body": None}]
-        source = Hub(dataset="owner/name", column="body", subset="en", revision="v2", val_fraction=0.1)
-        source.fetch(tmp_path)
-        source.fetch(tmp_path)
-        assert rows.calls == [("owner/name", "en", {"split": "train", "revision": "v2", "streaming": True})]
-        assert both(source, tmp_path) == ([f"row {i}" for i in range(18)], ["row 18", "row 19"])
-        assert not source.shuffled
-
-    def test_a_validation_split_is_pinned(self, rows: SimpleNamespace, tmp_path: Path) -> None:
-        rows.splits = {"train": [{"text": f"t{i}"} for i in range(9)], "test": [{"text": f"v{i}"} for i in range(9)]}
-        source = Hub(dataset="owner/name", val_split="test", max_documents=3)
-        source.fetch(tmp_path)
-        assert both(source, tmp_path) == (["t0", "t1", "t2"], ["v0", "v1", "v2"])
-
-    def test_other_settings_have_other_files(self, rows: SimpleNamespace, tmp_path: Path) -> None:
-        rows.splits["train"] = [{"text": f"t{i}"} for i in range(9)]
-        for count in (2, 4):
-            source = Hub(dataset="owner/name", max_documents=count)
-            source.fetch(tmp_path)
-            assert len(everything(source, tmp_path)) == count
-
-    @pytest.mark.parametrize(
-        ("answer", "message"),
-        [
-            (ConnectionError("Couldn't reach it\nat all"), "cannot reach the hub.*owner/name.*check the network"),
-            (FileNotFoundError("Dataset 'owner/name' doesn't exist"), "owner/name' is not on the hub.*HF_TOKEN"),
-            (ValueError("Bad split: train.\nAvailable splits: ['test']"), r"split train: Bad split: train\.$"),
-            (RuntimeError(), "RuntimeError"),
-            ([{"body": "x", "id": 1}], r"no column `text` \(it has: body, id\)"),
-            ([{"text": ["x"]}], "column `text` holds list, not text"),
-        ],
-    )
-    def test_failures_are_one_clear_line_and_leave_nothing(
-        self, rows: SimpleNamespace, tmp_path: Path, answer: Any, message: str
-    ) -> None:
-        rows.splits["train"] = answer
-        source = Hub(dataset="owner/name")
-        with pytest.raises(UserError, match=message) as caught:
-            source.fetch(tmp_path)
-        assert "\n" not in str(caught.value)
-        assert not list(tmp_path.rglob("*.parquet"))
-
-    def test_a_stream_that_breaks_leaves_nothing_that_looks_whole(self, rows: SimpleNamespace, tmp_path: Path) -> None:
-        def broken() -> Iterator[dict[str, str]]:
-            yield from ({"text": str(i)} for i in range(3000))
-            raise ConnectionError("reset")
-
-        rows.splits["train"] = broken()
-        source = Hub(dataset="owner/name")
-        with pytest.raises(UserError, match="cannot reach the hub"):
-            source.fetch(tmp_path)
-        rows.splits["train"] = [{"text": f"t{i}"} for i in range(5)]
-        source.fetch(tmp_path)
-        assert everything(source, tmp_path) == [f"t{i}" for i in range(5)]
-
-    @pytest.mark.filterwarnings("default")  # what `datasets` warns of is not ours to mend
-    def test_the_real_library_reads_a_local_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
-        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-        write(tmp_path, {"data/train.jsonl": "".join(json.dumps({"text": f"row {i}"}) + "\n" for i in range(10))})
-        source = Hub(dataset=str(tmp_path / "data"), max_documents=8, val_fraction=0.25)
-        source.fetch(tmp_path / "downloads")
-        assert both(source, tmp_path / "downloads") == ([f"row {i}" for i in range(6)], ["row 6", "row 7"])
-        with pytest.raises(UserError, match="Bad split"):
-            Hub(dataset=str(tmp_path / "data"), split="nosuch").fetch(tmp_path / "downloads")
-
-
-MODERN = """\ufeffThe Project Gutenberg eBook of A Book\r
-\r
-This ebook is for the use of anyone anywhere.\r
-\r
-*** START OF THE PROJECT GUTENBERG EBOOK A BOOK ***\r
-\r
-Produced by Somebody and\r
-the Online Team\r
-\r
-CHAPTER I\r
-\r
-It began.\r
-\r
-*** END OF THE PROJECT GUTENBERG EBOOK A BOOK ***\r
-\r
-START: FULL LICENSE\r
-"""
-BOOK = "CHAPTER I\n\nIt began.\n"
-SMALL_PRINT = (
-    "**The Project Gutenberg Etext of A Book**\n\nLegal\n"
-    "*END*THE SMALL PRINT! FOR PUBLIC DOMAIN ETEXTS*Ver.04.29.93*END*\n\n"
-)
-
-
-class TestGutenberg:
-    @pytest.mark.parametrize(
-        "text",
-        [
-            MODERN.removeprefix("\ufeff").replace("\r", ""),
-            f"*** START OF THIS PROJECT GUTENBERG EBOOK A BOOK ***\n{BOOK}\nEnd of Project Gutenberg's A Book, by X\n\n"
-            "*** END OF THIS PROJECT GUTENBERG EBOOK A BOOK ***\nLicense",
-            f"***START OF THE PROJECT GUTENBERG EBOOK A BOOK***\n\n\nE-text prepared by X\n\n\n{BOOK}\n"
-            "***END OF THE PROJECT GUTENBERG EBOOK A BOOK***\n",
-            f"*** START OF THE PROJECT GUTENBERG EBOOK A VERY LONG\nTITLE INDEED ***\n{BOOK}\n"
-            "*** END OF THE PROJECT GUTENBERG EBOOK A VERY LONG\nTITLE INDEED ***\n",
-            f"*** START OF THE PROJECT GUTENBERG EBOOK WITHOUT STARS\n\n{BOOK}*** END OF THE PROJECT GUTENBERG EBOOK\n",
-            f"{SMALL_PRINT}{BOOK}\n\nEnd of The Project Gutenberg Etext of A Book\n",
-            f"{SMALL_PRINT}{BOOK}\nEnd of this Project Gutenberg Etext of A Book\n",
-            f"*** START OF THE PROJECT GUTENBERG EBOOK A BOOK ***\n\n{SMALL_PRINT}{BOOK}\n"
-            "*** END OF THE PROJECT GUTENBERG EBOOK A BOOK ***\n",
-            f"Header\n*END THE SMALL PRINT! FOR PUBLIC DOMAIN ETEXTS*\n{BOOK}\nEnd of the Project Gutenberg EBook of X",
-        ],
-    )
-    def test_headers_and_licences_of_every_period_are_stripped(self, text: str) -> None:
-        assert strip_licence(text) == BOOK
-
-    def test_stars_within_a_book_are_left_alone(self) -> None:
-        book = "One.\n\n***\n\nTwo.\n\n* * * START again ***\n\nEnd of Part One\n\nThree.\n"
-        text = f"*** START OF THE PROJECT GUTENBERG EBOOK X\n\n{book}\n*** END OF THE PROJECT GUTENBERG EBOOK X ***"
-        assert strip_licence(text) == book
-
-    def test_a_collection_keeps_all_its_parts(self) -> None:
-        part = "Some text.\n" * 100
-        text = f"{SMALL_PRINT}{part}End of Project Gutenberg's Part One\n{part}End of Project Gutenberg's Part Two\n"
-        assert strip_licence(text).count(part) == 2
-
-    def test_books_are_fetched_once_and_split_by_book(self, server: Server, tmp_path: Path) -> None:
-        for book in range(1, 7):
-            body = MODERN.replace("It began.", f"Book {book}. " * 500)
-            server.serve(f"/{book}/pg{book}.txt", Reply(body.encode(), headers={"Content-Type": "text/plain"}))
-        source = Gutenberg(books=[3, 1, 2, 6, 5, 4, 1], base_url=server.url)
-        source.fetch(tmp_path)
-        source.fetch(tmp_path)
-        assert len(server.requests) == len(source.files(tmp_path)) == 6
-        train, val = ({*re.findall(r"Book (\d)", "".join(side))} for side in both(source, tmp_path))
-        assert train | val == set("123456")
-        assert not train & val
-        text = "".join(everything(source, tmp_path))
-        assert not re.search("gutenberg|license|produced", text, re.IGNORECASE)
-
-    def test_of_a_single_book_the_tail_is_held_out(self, server: Server, tmp_path: Path) -> None:
-        server.serve("/9/pg9.txt", Reply(MODERN.replace("It began.", "So it went.\r\n\r\n" * 1000).encode()))
-        source = Gutenberg(books=[9], base_url=server.url)
-        source.fetch(tmp_path)
-        train, val = both(source, tmp_path)
-        assert len(val) == 1
-        assert len(train) > 8
-        assert train[0].startswith("CHAPTER I")
-
-    def test_an_error_page_is_no_book(self, server: Server, tmp_path: Path) -> None:
-        server.serve("/9/pg9.txt", Reply(b"<!DOCTYPE html>\nProject Gutenberg is busy"))
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("threading.Event.wait", lambda *_: True)
-            with pytest.raises(UserError, match="no book of Project Gutenberg"):
-                Gutenberg(books=[9], base_url=server.url).fetch(tmp_path)

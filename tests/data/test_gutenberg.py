@@ -1,0 +1,100 @@
+"""Books from Project Gutenberg."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from http_server import Reply, Server
+from source_helpers import both, everything
+
+from mlx_autoresearch.data.sources import Gutenberg
+from mlx_autoresearch.data.sources.gutenberg import strip_licence
+from mlx_autoresearch.errors import UserError
+
+MODERN = """\ufeffThe Project Gutenberg eBook of A Book\r
+\r
+This ebook is for the use of anyone anywhere.\r
+\r
+*** START OF THE PROJECT GUTENBERG EBOOK A BOOK ***\r
+\r
+Produced by Somebody and\r
+the Online Team\r
+\r
+CHAPTER I\r
+\r
+It began.\r
+\r
+*** END OF THE PROJECT GUTENBERG EBOOK A BOOK ***\r
+\r
+START: FULL LICENSE\r
+"""
+BOOK = "CHAPTER I\n\nIt began.\n"
+SMALL_PRINT = (
+    "**The Project Gutenberg Etext of A Book**\n\nLegal\n"
+    "*END*THE SMALL PRINT! FOR PUBLIC DOMAIN ETEXTS*Ver.04.29.93*END*\n\n"
+)
+
+
+class TestGutenberg:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            MODERN.removeprefix("\ufeff").replace("\r", ""),
+            f"*** START OF THIS PROJECT GUTENBERG EBOOK A BOOK ***\n{BOOK}\nEnd of Project Gutenberg's A Book, by X\n\n"
+            "*** END OF THIS PROJECT GUTENBERG EBOOK A BOOK ***\nLicense",
+            f"***START OF THE PROJECT GUTENBERG EBOOK A BOOK***\n\n\nE-text prepared by X\n\n\n{BOOK}\n"
+            "***END OF THE PROJECT GUTENBERG EBOOK A BOOK***\n",
+            f"*** START OF THE PROJECT GUTENBERG EBOOK A VERY LONG\nTITLE INDEED ***\n{BOOK}\n"
+            "*** END OF THE PROJECT GUTENBERG EBOOK A VERY LONG\nTITLE INDEED ***\n",
+            f"*** START OF THE PROJECT GUTENBERG EBOOK WITHOUT STARS\n\n{BOOK}*** END OF THE PROJECT GUTENBERG EBOOK\n",
+            f"{SMALL_PRINT}{BOOK}\n\nEnd of The Project Gutenberg Etext of A Book\n",
+            f"{SMALL_PRINT}{BOOK}\nEnd of this Project Gutenberg Etext of A Book\n",
+            f"*** START OF THE PROJECT GUTENBERG EBOOK A BOOK ***\n\n{SMALL_PRINT}{BOOK}\n"
+            "*** END OF THE PROJECT GUTENBERG EBOOK A BOOK ***\n",
+            f"Header\n*END THE SMALL PRINT! FOR PUBLIC DOMAIN ETEXTS*\n{BOOK}\nEnd of the Project Gutenberg EBook of X",
+        ],
+    )
+    def test_headers_and_licences_of_every_period_are_stripped(self, text: str) -> None:
+        assert strip_licence(text) == BOOK
+
+    def test_stars_within_a_book_are_left_alone(self) -> None:
+        book = "One.\n\n***\n\nTwo.\n\n* * * START again ***\n\nEnd of Part One\n\nThree.\n"
+        text = f"*** START OF THE PROJECT GUTENBERG EBOOK X\n\n{book}\n*** END OF THE PROJECT GUTENBERG EBOOK X ***"
+        assert strip_licence(text) == book
+
+    def test_a_collection_keeps_all_its_parts(self) -> None:
+        part = "Some text.\n" * 100
+        text = f"{SMALL_PRINT}{part}End of Project Gutenberg's Part One\n{part}End of Project Gutenberg's Part Two\n"
+        assert strip_licence(text).count(part) == 2
+
+    def test_books_are_fetched_once_and_split_by_book(self, server: Server, tmp_path: Path) -> None:
+        for book in range(1, 7):
+            body = MODERN.replace("It began.", f"Book {book}. " * 500)
+            server.serve(f"/{book}/pg{book}.txt", Reply(body.encode(), headers={"Content-Type": "text/plain"}))
+        source = Gutenberg(books=[3, 1, 2, 6, 5, 4, 1], base_url=server.url)
+        source.fetch(tmp_path)
+        source.fetch(tmp_path)
+        assert len(server.requests) == len(source.files(tmp_path)) == 6
+        train, val = ({*re.findall(r"Book (\d)", "".join(side))} for side in both(source, tmp_path))
+        assert train | val == set("123456")
+        assert not train & val
+        text = "".join(everything(source, tmp_path))
+        assert not re.search("gutenberg|license|produced", text, re.IGNORECASE)
+
+    def test_of_a_single_book_the_tail_is_held_out(self, server: Server, tmp_path: Path) -> None:
+        server.serve("/9/pg9.txt", Reply(MODERN.replace("It began.", "So it went.\r\n\r\n" * 1000).encode()))
+        source = Gutenberg(books=[9], base_url=server.url)
+        source.fetch(tmp_path)
+        train, val = both(source, tmp_path)
+        assert len(val) == 1
+        assert len(train) > 8
+        assert train[0].startswith("CHAPTER I")
+
+    def test_an_error_page_is_no_book(self, server: Server, tmp_path: Path) -> None:
+        server.serve("/9/pg9.txt", Reply(b"<!DOCTYPE html>\nProject Gutenberg is busy"))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("threading.Event.wait", lambda *_: True)
+            with pytest.raises(UserError, match="no book of Project Gutenberg"):
+                Gutenberg(books=[9], base_url=server.url).fetch(tmp_path)
