@@ -33,18 +33,28 @@ def trial_with_processes(config: Config, *, folder: Path, mark: str, **given: An
     return free_trial(config, folder=folder, **given)
 
 
-def kill_at_random_moments(home: Path, kills: int, run: Any, longest: float) -> int:
-    """Resume in a forked process and kill it, again and again; how many times it was really killed."""
+def kill_at_random_moments(home: Path, kills: int, run: Any) -> int:
+    """Resume in a forked process and kill it, again and again; how many times it was really killed.
+
+    The first time as soon as something is measured, after that within one and a half times as long: on any machine this
+    hits every part of an experiment, and the search is not over too soon.
+    """
     rng = random.Random(0)
-    killed = 0
+    killed, first = 0, None
     for _ in range(kills):
+        started = time.monotonic()
         pid = os.fork()
         if pid == 0:
             try:
                 Research.open(home, run=run).go(Quiet())
             finally:
                 os._exit(0)
-        time.sleep(rng.uniform(0, longest))
+        if first is None:
+            while not Ledger(home / "ledger.jsonl").records():
+                time.sleep(0.01)
+            first = time.monotonic() - started
+        else:
+            time.sleep(rng.uniform(0, 1.5 * first))
         os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
         killed += os.WIFSIGNALED(status)
@@ -111,7 +121,7 @@ def main(repository: Path, config: Config, kills: int, kind: str) -> None:
     _STEPS[:] = steps
     settings = make_research(config, steps, seeds={"baseline": 2, "best": 1, "most": 2})
     research = Research.start(settings, repository / "runs", repository, run=run)
-    killed = kill_at_random_moments(research.home, kills, run, 1.5 if kind == "free" else 6.0)
+    killed = kill_at_random_moments(research.home, kills, run)
     last = Research.open(research.home, run=run)
     last.go(Quiet())
     check(last, repository)

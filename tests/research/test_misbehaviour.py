@@ -36,7 +36,7 @@ import subprocess
 state = subprocess.run(["git", "status", "--porcelain", "--ignored"], capture_output=True, text=True, check=True).stdout
 assert not state, state
 """
-HIDDEN = 'x = self.transformer["wte"](idx).astype(self.compute_dtype)'
+HIDDEN = 'x = self.transformer["wte"](idx, dtype, kernels)'
 LOGITS = "return softcapped(self.lm_head(hidden), self.config.softcap)"
 
 
