@@ -395,9 +395,14 @@ class TestStorage:
         "url", ["nothing", "postgresql://me:secret@127.0.0.1:1/x", "sqlite:////no/such/folder/x.db"]
     )
     def test_a_bad_storage_is_one_line_without_the_password(self, file: Sweeper, url: str) -> None:
-        with pytest.raises(UserError, match="cannot open the storage") as error:
+        with pytest.raises(UserError, match="the storage") as error:
             sweep(file(), url)
         assert "\n" not in str(error.value) and "secret" not in str(error.value)
+
+    def test_a_missing_driver_is_named(self, file: Sweeper, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "psycopg", None)  # as if it were not installed
+        with pytest.raises(UserError, match=r"needs its database's driver: pip install 'psycopg\[binary\]'"):
+            sweep(file(), "postgresql://me@127.0.0.1:1/x")
 
     def test_a_database_takes_the_place_of_the_journal(self, file: Sweeper, tmp_path: Path) -> None:
         result = sweep(file(storage=f"sqlite:///{tmp_path}/study.db"))

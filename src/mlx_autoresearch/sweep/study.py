@@ -202,6 +202,11 @@ def _storage_errors(storage: str) -> Iterator[None]:
         yield
     except (UserError, OSError):
         raise
+    except ImportError as error:  # Optuna's, which does not say what is missing
+        missing = getattr(error.__cause__ or error.__context__, "name", None)
+        driver = {"psycopg": "psycopg[binary]", "MySQLdb": "mysqlclient"}.get(missing or "", missing)
+        wanted = f"pip install '{driver}'" if driver else "install it"
+        raise UserError(f"the storage {_hidden(storage)} needs its database's driver: {wanted}") from None
     except Exception as error:  # SQLAlchemy's, the database driver's, Optuna's: they share no base
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise UserError(f"cannot open the storage {_hidden(storage)}: {_hidden(reason)}") from None
