@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
+
 import mlx.core as mx
 import numpy as np
 import pytest
 from helpers import normal
 
 from mlx_autoresearch import embedding as composed_module
+from mlx_autoresearch.kernels import embedding as embedding_module
 from mlx_autoresearch.kernels.embedding import embedding
 
 EPSILON = {mx.float32: 2.0**-23, mx.float16: 2.0**-10, mx.bfloat16: 2.0**-7}
@@ -61,6 +64,26 @@ def test_the_gradient_is_the_same_every_time(implementation) -> None:
 
     first = gradient()
     assert all(mx.array_equal(gradient(), first) for _ in range(3))
+
+
+def test_a_batch_is_sorted_once_for_all_its_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Launches are stood in for, so that what surrounds them can be compiled anywhere."""
+
+    def stand_in(name: str, implementation: str, inputs: dict[str, mx.array], **sizes: int) -> list[mx.array]:
+        if name == "embedding_forward":
+            return [inputs["weight"][inputs["ids"]]]
+        return [mx.zeros((sizes["V"], sizes["C"])) + sum(x.astype(mx.float32).sum() for x in inputs.values())]
+
+    monkeypatch.setattr(embedding_module, "launch", stand_in)
+
+    def loss(tables: list[mx.array], ids: mx.array) -> mx.array:
+        rows = [embedding(ids, table, mx.float32, implementation="cuda") for table in tables]
+        return sum((x**2).sum() for x in rows)  # type: ignore[return-value]
+
+    gradients = mx.compile(mx.grad(loss))([normal((9, 8), i) for i in range(3)], tokens((2, 5), 9))
+    graph = io.StringIO()
+    mx.export_to_dot(graph, *gradients)
+    assert graph.getvalue().count('"ArgSort"') == graph.getvalue().count('"CumSum"') == 1
 
 
 @pytest.mark.parametrize("ids_dtype", [mx.uint16, mx.int64, mx.uint32])

@@ -12,9 +12,7 @@ import mlx.core as mx
 from mlx_autoresearch.autodiff import with_vjp
 from mlx_autoresearch.simulator.arrays import dtype_name
 
-from .launch import Language, launch
-
-DTYPES = (mx.float32, mx.float16, mx.bfloat16)
+from .launch import FLOATS, Language, launch
 
 
 def softcapped_cross_entropy(
@@ -56,7 +54,7 @@ def _check(operation: str, logits: mx.array, targets: mx.array, softcap: float |
             f"[{operation}] expected logits (N, V), neither of them 0, and targets (N,), "
             f"got {logits.shape} and {targets.shape}"
         )
-    if logits.dtype not in DTYPES:
+    if logits.dtype not in FLOATS:
         raise ValueError(f"[{operation}] expected logits of float32, float16 or bfloat16, got {logits.dtype}")
     if not mx.issubdtype(targets.dtype, mx.integer):
         raise ValueError(f"[{operation}] expected targets of integers, got {targets.dtype}")

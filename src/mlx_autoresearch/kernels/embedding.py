@@ -1,19 +1,18 @@
-"""Token embedding by hand-written kernels: no float32 copy of what is looked up, no atomics in the gradient."""
+"""Token embedding by hand-written kernels: no float32 copy of what is looked up, sums in a fixed order."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Any
 
 import mlx.core as mx
 
 from mlx_autoresearch.autodiff import with_vjp
 from mlx_autoresearch.simulator.arrays import dtype_name
 
-from .launch import Language, launch
-
-DTYPES = (mx.float32, mx.float16, mx.bfloat16)
+from .launch import FLOATS, Language, launch
 
 
 def embedding(ids: mx.array, weight: mx.array, dtype: mx.Dtype, *, implementation: Language) -> mx.array:
@@ -27,7 +26,7 @@ def embedding(ids: mx.array, weight: mx.array, dtype: mx.Dtype, *, implementatio
         raise ValueError(f"[embedding] expected weight (V, C) in float32, got {weight.shape} of {weight.dtype}")
     if ids.ndim == 0 or not mx.issubdtype(ids.dtype, mx.integer):
         raise ValueError(f"[embedding] expected ids (...,) of integers, got {ids.shape} of {ids.dtype}")
-    if dtype not in DTYPES:
+    if dtype not in FLOATS:
         raise ValueError(f"[embedding] expected float32, float16 or bfloat16, got {dtype}")
     if min(weight.size, ids.size * weight.shape[1]) < 8:
         raise ValueError(f"[embedding] expected at least 8 elements, got ids {ids.shape} and weight {weight.shape}")
@@ -39,22 +38,23 @@ def embedding(ids: mx.array, weight: mx.array, dtype: mx.Dtype, *, implementatio
 def _function(dtype: mx.Dtype, implementation: Language) -> Callable[[mx.array, mx.array], mx.array]:
     """(ids (N,), weight) -> (N, C)."""
 
+    def sizes(ids: mx.array, weight: mx.array) -> dict[str, Any]:
+        V, C = weight.shape
+        return {"rows": ids.size, "V": V, "C": C, "N": math.gcd(C, 4), "dtype": dtype_name(dtype)}
+
     def vjp(primals: Sequence[mx.array], dy: mx.array, _: mx.array) -> tuple[mx.array, mx.array]:
         ids, weight = primals
-        V, C = weight.shape
-        given = {
+        V = weight.shape[0]
+        given = {  # but for dy the same for every table of a batch: `mx.compile` sorts and counts once
             "order": mx.argsort(ids),  # the places of token 0, then those of token 1, ...
             "ends": mx.cumsum(mx.zeros((V,), mx.int32).at[ids].add(1)),
             "dy": dy,
         }
-        sizes = {"rows": ids.size, "V": V, "C": C, "N": math.gcd(C, 4), "dtype": dtype_name(dtype)}
-        (d_weight,) = launch("embedding_backward", implementation, given, **sizes)
+        (d_weight,) = launch("embedding_backward", implementation, given, **sizes(ids, weight))
         return mx.zeros_like(ids), d_weight
 
     @with_vjp(vjp)
     def function(ids: mx.array, weight: mx.array) -> mx.array:
-        V, C = weight.shape
-        sizes = {"rows": ids.size, "V": V, "C": C, "N": math.gcd(C, 4), "dtype": dtype_name(dtype)}
-        return launch("embedding_forward", implementation, {"ids": ids, "weight": weight}, **sizes)[0]
+        return launch("embedding_forward", implementation, {"ids": ids, "weight": weight}, **sizes(ids, weight))[0]
 
     return function

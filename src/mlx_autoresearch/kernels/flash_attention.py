@@ -12,11 +12,10 @@ from mlx_autoresearch.attention import check
 from mlx_autoresearch.autodiff import with_vjp
 from mlx_autoresearch.simulator.arrays import dtype_name
 
-from .launch import launch
+from .launch import FLOATS, launch
 from .operation import Language
 
 HEAD_DIMS = (32, 64, 96, 128)
-DTYPES = (mx.float32, mx.float16, mx.bfloat16)
 
 
 def flash_attention(
@@ -34,7 +33,7 @@ def flash_attention(
     check("flash_attention", q, k, v, window)
     if q.shape[-1] not in HEAD_DIMS:
         raise ValueError(f"[flash_attention] expected head dim 32, 64, 96 or 128, got {q.shape[-1]}")
-    if q.dtype not in DTYPES:
+    if q.dtype not in FLOATS:
         raise ValueError(f"[flash_attention] expected float32, float16 or bfloat16, got {q.dtype}")
     unlimited = window is None or window >= q.shape[1] - 1
     out, lse = _function(-1 if unlimited else window, implementation)(q, k, v)

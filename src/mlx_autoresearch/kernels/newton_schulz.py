@@ -8,9 +8,7 @@ from mlx_autoresearch.optimizer import POLAR_EXPRESS
 from mlx_autoresearch.simulator.arrays import dtype_name
 from mlx_autoresearch.simulator.signature import SMALL
 
-from .launch import Language, launch
-
-DTYPES = (mx.float32, mx.float16, mx.bfloat16)
+from .launch import FLOATS, Language, launch
 
 
 def newton_schulz(g: mx.array, steps: int = 5, dtype: mx.Dtype = mx.float32, *, implementation: Language) -> mx.array:
@@ -22,7 +20,7 @@ def newton_schulz(g: mx.array, steps: int = 5, dtype: mx.Dtype = mx.float32, *, 
     """
     if g.ndim != 3 or g.size == 0:
         raise ValueError(f"[newton_schulz] expected matrices (K, m, n), none empty, got {g.shape}")
-    if dtype not in DTYPES:
+    if dtype not in FLOATS:
         raise ValueError(f"[newton_schulz] expected float32, float16 or bfloat16, got {dtype}")
     x = g.astype(mx.float32)
     frobenius = mx.sqrt(mx.square(x).sum(axis=(-2, -1), keepdims=True))

@@ -11,9 +11,7 @@ import mlx.core as mx
 from mlx_autoresearch.autodiff import with_vjp
 from mlx_autoresearch.simulator.arrays import dtype_name
 
-from .launch import Language, launch
-
-DTYPES = (mx.float32, mx.float16, mx.bfloat16)
+from .launch import FLOATS, Language, launch
 
 
 def residual_norm(x: mx.array, y: mx.array, *, implementation: Language) -> tuple[mx.array, mx.array]:
@@ -46,7 +44,7 @@ def mixed_norm(
 def _check(operation: str, x: mx.array, y: mx.array) -> None:
     if x.shape != y.shape or x.dtype != y.dtype:
         raise ValueError(f"[{operation}] x and y must agree, got {x.shape} of {x.dtype} and {y.shape} of {y.dtype}")
-    if x.dtype not in DTYPES:
+    if x.dtype not in FLOATS:
         raise ValueError(f"[{operation}] expected float32, float16 or bfloat16, got {x.dtype}")
     if x.ndim == 0 or x.size < 8:
         raise ValueError(f"[{operation}] expected (..., C) of at least 8 elements, got {x.shape}")

@@ -12,9 +12,8 @@ import numpy as np
 from mlx_autoresearch.autodiff import with_vjp
 from mlx_autoresearch.simulator.arrays import dtype_name
 
-from .launch import Language, launch
+from .launch import FLOATS, Language, launch
 
-DTYPES = (mx.float32, mx.float16, mx.bfloat16)
 BASE = 10000.0
 
 
@@ -42,7 +41,7 @@ def norm_rope(x: mx.array, *, implementation: Language) -> mx.array:
 def _check(operation: str, x: mx.array) -> None:
     if x.ndim != 4 or x.shape[-1] % 2 or 0 in x.shape:
         raise ValueError(f"[{operation}] expected (B, T, H, D) with D even and none of them 0, got {x.shape}")
-    if x.dtype not in DTYPES:
+    if x.dtype not in FLOATS:
         raise ValueError(f"[{operation}] expected float32, float16 or bfloat16, got {x.dtype}")
 
 
