@@ -18,14 +18,14 @@ import mlx_autoresearch  # before mlx.core, which it prepares
 # isort: split
 import mlx.core as mx
 
-from mlx_autoresearch import device
-from mlx_autoresearch.attention import attention
-from mlx_autoresearch.embedding import embedding
-from mlx_autoresearch.kernels.cross_entropy import loss_and_gradient
-from mlx_autoresearch.loss import softcapped
-from mlx_autoresearch.norm import mixed_norm, residual_norm
-from mlx_autoresearch.optimizer import newton_schulz
-from mlx_autoresearch.rotary import norm_rope, rope
+from mlx_autoresearch.machine import device
+from mlx_autoresearch.recipe.attention import attention
+from mlx_autoresearch.recipe.embedding import embedding
+from mlx_autoresearch.recipe.kernels.cross_entropy import loss_and_gradient
+from mlx_autoresearch.recipe.loss import softcapped
+from mlx_autoresearch.recipe.norm import mixed_norm, residual_norm
+from mlx_autoresearch.recipe.optimizer import newton_schulz
+from mlx_autoresearch.recipe.rotary import norm_rope, rope
 
 
 def normal(*shape: int, dtype: mx.Dtype = mx.bfloat16) -> mx.array:

@@ -18,11 +18,12 @@ import mlx_autoresearch  # noqa: F401  before mlx.core, which it prepares
 import mlx.core as mx
 import numpy as np
 
-from mlx_autoresearch import device
-from mlx_autoresearch.build import make_model
-from mlx_autoresearch.config import Config, load_config, split_settings
-from mlx_autoresearch.optimizer import MuonAdamW
-from mlx_autoresearch.train_step import make_step
+from mlx_autoresearch.config.load import load_config, split_settings
+from mlx_autoresearch.config.settings import Config
+from mlx_autoresearch.machine import device
+from mlx_autoresearch.recipe.optimizer import MuonAdamW
+from mlx_autoresearch.recipe.step import make_step
+from mlx_autoresearch.training.setup import make_model
 
 STEPS = 50
 
@@ -55,7 +56,7 @@ def train(config: Config, kernels: str, dtype: str) -> tuple[np.ndarray, float]:
 
 def main() -> None:
     if device.kernel_backend() is None:
-        sys.exit("benchmarks/loss_curves.py needs a GPU: tests/kernels/test_training.py does this in the simulator")
+        sys.exit("benchmarks/loss_curves.py needs a GPU: tests/recipe/kernels/test_training.py does this in the simulator")
     config = load_config(*split_settings(sys.argv[1:]))
     print(f"{device.device_name()}, {' '.join(sys.argv[1:]) or 'defaults'}")
     runs = {

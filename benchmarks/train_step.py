@@ -22,13 +22,16 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from mlx_autoresearch import attention as attention_module
-from mlx_autoresearch import build, device, fastmath
-from mlx_autoresearch import model as model_module
-from mlx_autoresearch.config import Config, load_config
-from mlx_autoresearch.model import GPT
-from mlx_autoresearch.optimizer import MuonAdamW
-from mlx_autoresearch.train_step import make_step
+from mlx_autoresearch.config.load import load_config
+from mlx_autoresearch.config.settings import Config
+from mlx_autoresearch.machine import device
+from mlx_autoresearch.recipe import attention as attention_module
+from mlx_autoresearch.recipe import fastmath
+from mlx_autoresearch.recipe import model as model_module
+from mlx_autoresearch.recipe.model import GPT
+from mlx_autoresearch.recipe.optimizer import MuonAdamW
+from mlx_autoresearch.recipe.step import make_step
+from mlx_autoresearch.training import setup as build
 
 ROUNDS = 7
 

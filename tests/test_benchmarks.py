@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mlx_autoresearch import device
+from mlx_autoresearch.machine import device
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

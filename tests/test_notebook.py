@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from mlx_autoresearch import Run
-from mlx_autoresearch.device import is_gpu
+from mlx_autoresearch.machine.device import is_gpu
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "quickstart.ipynb"
 CELLS = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]

@@ -11,11 +11,11 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
-from helpers import normal, relative_error
 from mlx.utils import tree_flatten
 
 import mlx_autoresearch
 from mlx_autoresearch import GPT, AdamWGroup, GPTConfig, MuonAdamW, MuonGroup
+from tests.support.arrays import normal, relative_error
 
 CONFIG = GPTConfig(sequence_len=16, vocab_size=37, n_layer=2, n_head=2, n_kv_head=1, n_embd=16)
 GROUPS = [AdamWGroup(("a.bias", "b.bias"), lr=0.02), MuonGroup(("a.weight", "b.weight"), lr=0.1, ns_steps=2)]
@@ -100,7 +100,7 @@ def test_type_checkers_see_the_same_names():
     blocks = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
     imports = [node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom)]
     seen = {alias.asname: node.module for node in imports for alias in node.names if alias.asname == alias.name}
-    assert seen == mlx_autoresearch._EXPORTS
+    assert seen == {name: f"mlx_autoresearch.{home}" for name, home in mlx_autoresearch._EXPORTS.items()}
 
 
 def test_gpt_is_an_mlx_module_and_maps_ids_to_logits():

@@ -3,7 +3,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from http_server import Server
+
+from tests.support.http_server import Server
 
 
 @pytest.fixture

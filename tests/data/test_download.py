@@ -16,12 +16,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from http_server import Reply, Server
 from rich.progress import Progress
 
 from mlx_autoresearch.data.download import Download, fetch_all
 from mlx_autoresearch.data.sources.parquet import check_parquet
 from mlx_autoresearch.errors import UserError
+from tests.support.http_server import Reply, Server
 
 BODY = bytes(range(256)) * 20
 OTHER = BODY[::-1]

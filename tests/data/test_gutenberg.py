@@ -6,12 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
-from http_server import Reply, Server
-from source_helpers import both, everything
 
 from mlx_autoresearch.data.sources import Gutenberg
 from mlx_autoresearch.data.sources.gutenberg import strip_licence
 from mlx_autoresearch.errors import UserError
+from tests.support.http_server import Reply, Server
+from tests.support.sources import both, everything
 
 MODERN = """\ufeffThe Project Gutenberg eBook of A Book\r
 \r

@@ -10,11 +10,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from http_server import Reply, Server
-from source_helpers import NOWHERE, both, everything, parquet, write
 
 from mlx_autoresearch.data.sources import Hub, hub
 from mlx_autoresearch.errors import UserError
+from tests.support.http_server import Reply, Server
+from tests.support.sources import NOWHERE, both, everything, parquet, write
 
 
 def hub_routes(server: Server, preset: str, revision: str = "main", val_rows: int = 0) -> None:

@@ -12,13 +12,13 @@ from typing import Any, ClassVar
 
 import pytest
 
-from mlx_autoresearch import data
 from mlx_autoresearch.data import prepare as prepare_module
+from mlx_autoresearch.data import progress
 from mlx_autoresearch.data.packing import PackedBatches
-from mlx_autoresearch.data.prepare import PreparedData, open_prepared, prepare
-from mlx_autoresearch.data.shards import ShardWriter, TokenShards
+from mlx_autoresearch.data.prepare import prepare
+from mlx_autoresearch.data.prepared import PreparedData, open_prepared
+from mlx_autoresearch.data.shards import ShardWriter
 from mlx_autoresearch.data.sources import Source, Split, Text
-from mlx_autoresearch.data.tokenizer import Tokenizer
 from mlx_autoresearch.errors import UserError
 
 VOCAB = 270
@@ -302,7 +302,7 @@ def test_two_processes_at_once_work_once(tmp_path: Path, text_folder: Path) -> N
 def test_lines_tell_what_happens_where_there_is_no_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prepare_module, "SECONDS_BETWEEN_LINES", 0)
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0)
     long = tuple("word " * 250_000 + str(i) for i in range(2))
     prepared = prepare(Fake(train=long, in_random_order=True), vocab_size=260, cache_dir=tmp_path)
     captured = capsys.readouterr()
@@ -322,12 +322,3 @@ def test_from_text_files_to_batches(tmp_path: Path, text_folder: Path) -> None:
     for batch in islice(PackedBatches(shards.tokens, shards.offsets, batch_size=2, sequence_len=16), 30):
         assert (batch.inputs[:, 0] == prepared.tokenizer.bos_id).all()
         assert 0 <= batch.targets.min() <= batch.targets.max() < VOCAB
-
-
-def test_public_names_are_those_of_their_modules() -> None:
-    assert data.PackedBatches is PackedBatches
-    assert data.Tokenizer is Tokenizer
-    assert data.TokenShards is TokenShards
-    assert all(getattr(data, name) is not None for name in data.__all__)
-    with pytest.raises(AttributeError, match="nonsense"):
-        _ = data.nonsense

@@ -17,12 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pydantic import TypeAdapter, ValidationError
-from source_helpers import NOWHERE, both, everything, parquet, write
 
 from mlx_autoresearch.data.sources import Gutenberg, Hub, Source, SourceConfig, Stdlib, Text
 from mlx_autoresearch.data.sources.base import held_out
 from mlx_autoresearch.data.sources.cut import cut
 from mlx_autoresearch.errors import UserError
+from tests.support.sources import NOWHERE, both, everything, parquet, write
 
 
 class TestConfig:

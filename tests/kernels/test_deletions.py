@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 
 import pytest
-from compiler_paths import needs_clang
-from deletions import deletions, row
 
 from mlx_autoresearch.kernels.registry import find_kernel, kernel_folder, kernel_names
+from tests.support.compiler_paths import needs_clang
+
+from .deletions import deletions, row
 
 TABLE = (kernel_folder() / "README.md").read_text(encoding="utf-8").splitlines()
 

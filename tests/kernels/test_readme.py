@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from compiler_paths import needs_compiler
-
 from mlx_autoresearch.kernels.description import load_kernel
 from mlx_autoresearch.kernels.registry import kernel_folder
 from mlx_autoresearch.kernels.verify import verify
+from tests.support.compiler_paths import needs_compiler
 
 pytestmark = needs_compiler
 

@@ -14,13 +14,13 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from mlx_autoresearch import device
-from mlx_autoresearch.config import load_config
+from mlx_autoresearch.config.load import load_config
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.kernels import tuning
-from mlx_autoresearch.kernels.bench import choices_text, tune
 from mlx_autoresearch.kernels.operation import Operation, recording
 from mlx_autoresearch.kernels.tuning import Choice, KernelWarning, Measurement
+from mlx_autoresearch.machine import device
+from mlx_autoresearch.training.tune import choices_text, tune
 
 X = mx.arange(6.0).reshape(2, 3)
 
@@ -165,7 +165,7 @@ def test_a_kernel_that_ends_the_process_is_not_tried_twice(tmp_path: Path) -> No
 import os, sys
 import mlx_autoresearch
 import mlx.core as mx
-from mlx_autoresearch import device
+from mlx_autoresearch.machine import device
 from mlx_autoresearch.kernels import tuning
 from mlx_autoresearch.kernels.operation import Operation
 device.kernel_backend = lambda: "cuda"

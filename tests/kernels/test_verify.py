@@ -9,14 +9,14 @@ from typing import Any, Literal
 import mlx.core as mx
 import numpy as np
 import pytest
-from compiler_paths import needs_compiler
 
-from mlx_autoresearch import device
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.kernels.description import KernelFile
 from mlx_autoresearch.kernels.registry import find_kernel
 from mlx_autoresearch.kernels.verify import EXHAUSTIVE_CASES, SEEDS, cases, compare, run_case, verify, verify_on_gpu
+from mlx_autoresearch.machine import device
 from mlx_autoresearch.simulator import find_compiler
+from tests.support.compiler_paths import needs_compiler
 
 ROPE = str(Path(__file__).parents[1] / "simulator" / "kernels" / "tiled_rope.metal")
 SMALL: list[dict[str, Any]] = [{"T": 7}]

@@ -15,16 +15,16 @@ from typing import Any
 
 import matplotlib.image
 import pytest
-from fake_research import write_research
 from matplotlib.text import Annotation
 
-from mlx_autoresearch import report
 from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.ledger.ledger import Ledger, Record, Trial
 from mlx_autoresearch.report import figures
 from mlx_autoresearch.report.history import History
 from mlx_autoresearch.report.page import page
 from mlx_autoresearch.report.text import amount, clean, duration, one_line
-from mlx_autoresearch.research.ledger import Ledger, Record, Trial
+from mlx_autoresearch.report.write import write
+from tests.support.fake_research import write_research
 
 HOSTILE = '</title></script><script>alert("x")</script><img src=x onerror=alert(1)>\'"` & $x_1^2$ '
 HOSTILE += "\x1b[31m\u202e\ud800 漢字 🎉"
@@ -68,7 +68,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def written(night: Path) -> tuple[Path, Path]:
-    return report.write(night)
+    return write(night)
 
 
 class TestHistory:
@@ -192,17 +192,17 @@ class TestPage:
 
     def test_an_empty_ledger_makes_a_page_too(self, tmp_path: Path) -> None:
         (tmp_path / "ledger.jsonl").write_text("")
-        _, document = report.write(tmp_path)
+        _, document = write(tmp_path)
         Page(document.read_text())
 
     def test_a_single_baseline_makes_a_page_too(self, tmp_path: Path) -> None:
         Ledger(tmp_path / "ledger.jsonl").append(record(0, [3.0]))
-        _, document = report.write(tmp_path)
+        _, document = write(tmp_path)
         Page(document.read_text())
 
     def test_a_folder_without_a_ledger_is_one_line(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="has no ledger"):
-            report.write(tmp_path)
+            write(tmp_path)
 
     def test_the_holdout_is_shown_where_it_was_scored(self, tmp_path: Path) -> None:
         home = write_research(tmp_path / "h", experiments=4, kept=1)

@@ -1,9 +1,9 @@
 from pathlib import Path
 
 import pytest
-from laboratory import make_config, make_corpus, make_repository
 
-from mlx_autoresearch.config import Config
+from mlx_autoresearch.config.settings import Config
+from tests.support.laboratory import make_config, make_corpus, make_repository
 
 
 @pytest.fixture(scope="session")

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from mlx_autoresearch.research.config import ResearchConfig
-from mlx_autoresearch.research.ledger import Record
+from mlx_autoresearch.ledger.ledger import Record
 from mlx_autoresearch.research.proposers import Context, Proposal, ProposalFailed, make_proposer
 from mlx_autoresearch.research.proposers.agent import PRESETS
 from mlx_autoresearch.research.proposers.brief import read_answer, write_brief
+from mlx_autoresearch.research.settings import ResearchConfig
 
 
 def research(program: str = "pass", **settings) -> ResearchConfig:
@@ -22,7 +22,7 @@ def research(program: str = "pass", **settings) -> ResearchConfig:
 
 def record(number: int, **fields) -> Record:
     plain = dict.fromkeys(["time", "proposer", "kind"], "")
-    counts = {"files": ["src/mlx_autoresearch/model.py"], "insertions": 12, "deletions": 3, "overrides": {}}
+    counts = {"files": ["src/mlx_autoresearch/recipe/model.py"], "insertions": 12, "deletions": 3, "overrides": {}}
     commits = {"commit": f"c{number}", "parent": "c0", "event": "experiment", "hypothesis": f"idea {number}"}
     return Record(**plain | counts | commits | {"number": number} | fields)  # type: ignore[arg-type]
 
@@ -46,7 +46,7 @@ def context(tmp_path: Path) -> Context:
         worktree=tmp_path / "worktree",
         folder=tmp_path / "0004",
         config=research().start,
-        allowed=["research/experiment.yaml", "src/mlx_autoresearch/model.py"],
+        allowed=["research/experiment.yaml", "src/mlx_autoresearch/recipe/model.py"],
         frozen=["data.*", "train.seed"],
     )
 
@@ -56,13 +56,13 @@ def test_the_brief_says_the_goal_the_rules_the_best_and_what_was_tried(context: 
     for said in (
         "60 seconds",
         "The current best has val_bpb 2.0533",  # as measured afresh
-        "- src/mlx_autoresearch/model.py",
+        "- src/mlx_autoresearch/recipe/model.py",
         "- train.seed",
         "15 minutes",
         "over up to 4 seeds",
         "total_batch_size: 8192",
         "1 | keep | 2.0512 | idea 1 | train.total_batch_size=4096",
-        "2 | discard | 2.0544 | idea 2 | src/mlx_autoresearch/model.py (+12 -3) | 0.0032 worse over 1 seed",
+        "2 | discard | 2.0544 | idea 2 | src/mlx_autoresearch/recipe/model.py (+12 -3) | 0.0032 worse over 1 seed",
         "NameError: name 'mx' is not defined",
         "HYPOTHESIS: ",
     ):

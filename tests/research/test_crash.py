@@ -11,14 +11,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from laboratory import Quiet, free_trial, git, make_research
-
-from mlx_autoresearch.config import Config
-from mlx_autoresearch.research import processes
-from mlx_autoresearch.research.ledger import Ledger, Trial
+from mlx_autoresearch.config.settings import Config
+from mlx_autoresearch.ledger.ledger import Ledger, Trial
 from mlx_autoresearch.research.loop import Research
-from mlx_autoresearch.research.runner import run_trial
-from mlx_autoresearch.research.sandbox import clean_environment, run_command
+from mlx_autoresearch.sandbox import processes
+from mlx_autoresearch.sandbox.command import clean_environment, run_command
+from mlx_autoresearch.trials.trial import run_trial
+from tests.support.laboratory import Quiet, free_trial, git, make_research
 
 _STEPS = [
     {"hypothesis": f"learning rate {x}", "overrides": {"optimizer.matrix_lr": x}}
@@ -80,8 +79,8 @@ def check(research: Research, repository: Path) -> None:
 def test_a_killed_search_resumes_as_if_nothing_had_happened(repository: Path, tiny: Config) -> None:
     # In a process of its own: it forks, and pytest should not.
     done = subprocess.run(
-        [sys.executable, __file__, str(repository), tiny.model_dump_json(), "30", "free"],
-        capture_output=True, text=True, timeout=300, check=False,
+        [sys.executable, "-m", "tests.research.test_crash", str(repository), tiny.model_dump_json(), "30", "free"],
+        capture_output=True, text=True, timeout=300, check=False, cwd=Path(__file__).parents[2],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) >= 10, "the kills came too late to hit anything"
@@ -89,8 +88,8 @@ def test_a_killed_search_resumes_as_if_nothing_had_happened(repository: Path, ti
 
 def test_a_search_with_the_real_trainer_survives_kills(repository: Path, tiny: Config) -> None:
     done = subprocess.run(
-        [sys.executable, __file__, str(repository), tiny.model_dump_json(), "3", "real"],
-        capture_output=True, text=True, timeout=300, check=False,
+        [sys.executable, "-m", "tests.research.test_crash", str(repository), tiny.model_dump_json(), "3", "real"],
+        capture_output=True, text=True, timeout=300, check=False, cwd=Path(__file__).parents[2],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
 
@@ -98,7 +97,7 @@ def test_a_search_with_the_real_trainer_survives_kills(repository: Path, tiny: C
 def test_nothing_outlives_a_killed_researcher_by_more_than_a_moment(tmp_path: Path) -> None:
     script = (
         "from pathlib import Path; import sys\n"
-        "from mlx_autoresearch.research.sandbox import clean_environment, run_command\n"
+        "from mlx_autoresearch.sandbox.command import clean_environment, run_command\n"
         "here = Path(sys.argv[1])\n"
         "run_command(['sh', '-c', '(setsid sleep 300 &); echo > started; sleep 300'], cwd=here, mark=str(here),\n"
         "    env=clean_environment(here, here), seconds=300)\n"

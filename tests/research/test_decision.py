@@ -11,16 +11,7 @@ from statistics import NormalDist, fmean, variance
 import numpy as np
 import pytest
 
-from mlx_autoresearch.research.decision import (
-    Discard,
-    Judge,
-    Keep,
-    MoreSeeds,
-    Noise,
-    pocock_level,
-    t_cdf,
-    t_quantile,
-)
+from mlx_autoresearch.research.decision import Discard, Judge, Keep, MoreSeeds, Noise, pocock_level, t_cdf, t_quantile
 
 simulation = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "decisions.py"))
 

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from laboratory import Quiet, free_trial, git, make_research
 
-from mlx_autoresearch.config import Config
+from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.errors import RunFailed, UserError
-from mlx_autoresearch.research.ledger import Record, Trial
+from mlx_autoresearch.ledger.ledger import Record, Trial
 from mlx_autoresearch.research.loop import Research
-from mlx_autoresearch.research.runner import TrialFailed
+from mlx_autoresearch.trials.trial import TrialFailed
+from tests.support.laboratory import Quiet, free_trial, git, make_research
 
 SEEDS = {"baseline": 3, "best": 1, "most": 3}
 
@@ -191,7 +191,7 @@ def test_a_start_that_was_killed_half_way_can_be_repeated(
 
     for place in ("Workspace.create", "write_atomically"):
         with monkeypatch.context() as patch:
-            patch.setattr(f"mlx_autoresearch.research.storage.{place}", killed)
+            patch.setattr(f"mlx_autoresearch.research.home.{place}", killed)
             with pytest.raises(KeyboardInterrupt):
                 run(repository, tiny, [lr(0.5)])
     again = run(repository, tiny, [lr(0.02)])
@@ -226,7 +226,7 @@ def test_changed_validation_data_end_the_search(
 ) -> None:
     research = run(repository, tiny, [lr(0.5)])
     changed: Mapping[str, str] = {"val.bin": "other"}
-    monkeypatch.setattr("mlx_autoresearch.research.guard.metric_files", lambda data: changed)
+    monkeypatch.setattr("mlx_autoresearch.research.guard.rules.metric_files", lambda data: changed)
     with pytest.raises(UserError, match="what results depend on has changed"):
         Research.open(research.home, run=free_trial).go(Quiet())
 

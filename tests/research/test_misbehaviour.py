@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from laboratory import free_trial, git, make_research, run_programs
 
-from mlx_autoresearch.config import Config
-from mlx_autoresearch.research import guard, landlock, processes
-from mlx_autoresearch.research.ledger import Record, Trial
+from mlx_autoresearch.config.settings import Config
+from mlx_autoresearch.ledger.ledger import Record, Trial
+from mlx_autoresearch.research.guard import rules
 from mlx_autoresearch.research.loop import Research
 from mlx_autoresearch.research.proposers import agent
-from mlx_autoresearch.research.runner import Limits, run_trial
-from mlx_autoresearch.research.sandbox import run_command
+from mlx_autoresearch.sandbox import landlock, processes
+from mlx_autoresearch.sandbox.command import run_command
+from mlx_autoresearch.trials.trial import Limits, run_trial
+from tests.support.laboratory import free_trial, git, make_research, run_programs
 
 confined = pytest.mark.skipif(not landlock.version(), reason="this kernel has no Landlock")
 
@@ -42,7 +43,7 @@ LOGITS = "return softcapped(self.lm_head(hidden), self.config.softcap)"
 
 def model(old: str, new: str) -> str:
     """A program that changes model.py."""
-    return EDIT + f"edit('src/mlx_autoresearch/model.py', {old!r}, {new!r})\n"
+    return EDIT + f"edit('src/mlx_autoresearch/recipe/model.py', {old!r}, {new!r})\n"
 
 
 @pytest.fixture
@@ -65,16 +66,16 @@ def caught(research: Research, program: str, *, seconds: float = 20.0) -> Record
 
 
 REJECTED = [
-    ('open("src/mlx_autoresearch/evaluate.py", "a").write("# mine now")', "evaluate.py may not be changed"),
+    ('open("src/mlx_autoresearch/metric/bits.py", "a").write("# mine now")', "bits.py may not be changed"),
     ('open("README.md", "a").write("mine now")', "README.md may not be changed"),
-    ('import os; os.remove("src/mlx_autoresearch/loss.py"); os.symlink("/etc/passwd", "src/mlx_autoresearch/loss.py")',
+    ('import os; loss = "src/mlx_autoresearch/recipe/loss.py"; os.remove(loss); os.symlink("/etc/passwd", loss)',
      "loss.py is not a regular file"),
     ('import os; os.remove("research/experiment.yaml"); os.symlink("/etc/passwd", "research/experiment.yaml")',
      "experiment.yaml is not a regular file"),
-    ('open("src/mlx_autoresearch/schedule.py", "a").write("import sys\\nsys.meta_path.insert(0, None)\\n")',
+    ('open("src/mlx_autoresearch/recipe/schedule.py", "a").write("import sys\\nsys.meta_path.insert(0, None)\\n")',
      "schedule.py:27: imports sys"),
-    ('open("src/mlx_autoresearch/loss.py", "a").write("mx.fast = None\\n")', "changes the module mx"),
-    ('open("src/mlx_autoresearch/loss.py", "a").write("mx.save(\\"x\\", mx.zeros(1))\\n")', "uses .save"),
+    ('open("src/mlx_autoresearch/recipe/loss.py", "a").write("mx.fast = None\\n")', "changes the module mx"),
+    ('open("src/mlx_autoresearch/recipe/loss.py", "a").write("mx.save(\\"x\\", mx.zeros(1))\\n")', "uses .save"),
     (EDIT + 'edit("research/experiment.yaml", "max_steps: 6", "max_steps: 600")', "train.max_steps may not be changed"),
     (EDIT + 'edit("research/experiment.yaml", "eval_tokens: 1024", "eval_tokens: 64")', "evaluate.eval_tokens may not"),
     (EDIT + 'edit("research/experiment.yaml", "val_fraction: 0.2", "val_fraction: 0.1")', "data.source may not"),
@@ -108,7 +109,7 @@ def test_a_changed_seed_is_flagged_and_not_rewarded(research: Research) -> None:
 @pytest.mark.parametrize(
     ("program", "status", "reason"),
     [
-        ('open("src/mlx_autoresearch/schedule.py", "a").write("def (\\n")', "crash", "syntax error"),
+        ('open("src/mlx_autoresearch/recipe/schedule.py", "a").write("def (\\n")', "crash", "syntax error"),
         ("raise SystemExit(3)", "crash", "exit code 3"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "crash", "exit code -9"),
         ("while True: pass", "timeout", "not done after"),
@@ -158,7 +159,7 @@ def test_nothing_outside_the_worktree_can_be_written(research: Research, reposit
 import os, shutil
 from pathlib import Path
 shutil.rmtree({str(repository / ".git")!r}, ignore_errors=True)
-for path in ({str(repository / "README.md")!r}, {str(research.ledger.path)!r}, {guard.__file__!r}):
+for path in ({str(repository / "README.md")!r}, {str(research.ledger.path)!r}, {rules.__file__!r}):
     try:
         open(path, "a").write("mine")
     except PermissionError:
@@ -199,7 +200,7 @@ def honest(tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> float:
 
 
 def test_honest_code_gets_the_same_digits_as_the_installed_code(research: Research, honest: float) -> None:
-    record = trained(research, 'open("src/mlx_autoresearch/model.py", "a").write("# a comment\\n")')
+    record = trained(research, 'open("src/mlx_autoresearch/recipe/model.py", "a").write("# a comment\\n")')
     assert record.status == "discard"
     assert record.trials[0].seed == 42
     assert record.trials[0].val_bpb == honest
@@ -238,18 +239,18 @@ def test_unnormalised_logits_gain_nothing(research: Research, honest: float) -> 
 def test_an_import_hook_that_passes_the_scan_does_not_move_the_metric(
     research: Research, honest: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guard, "scan", lambda *_: [])
+    monkeypatch.setattr(rules, "scan", lambda *_: [])
     hook = """
 import sys
-import mlx_autoresearch.evaluate as evaluate
+import mlx_autoresearch.metric.bits as evaluate
 class Forged:
     val_bpb = reference_bpb = nats = 0.1
     bytes = tokens = 1
 evaluate.evaluate_bpb = lambda *a, **k: Forged()
 evaluate.check_causality = lambda *a, **k: None
-sys.modules["mlx_autoresearch.trainer"].__dict__["scores"] = lambda bpb: {"val_bpb": 0.1}
+sys.modules["mlx_autoresearch.training.trainer"].__dict__["scores"] = lambda bpb: {"val_bpb": 0.1}
 """
-    program = f"open('src/mlx_autoresearch/schedule.py', 'a').write({hook!r})"
+    program = f"open('src/mlx_autoresearch/recipe/schedule.py', 'a').write({hook!r})"
     record = trained(research, program)
     assert record.trials[0].val_bpb == honest
 
@@ -257,11 +258,13 @@ sys.modules["mlx_autoresearch.trainer"].__dict__["scores"] = lambda bpb: {"val_b
 def test_a_link_in_the_run_folder_is_not_written_through(
     research: Research, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guard, "scan", lambda *_: [])
+    monkeypatch.setattr(rules, "scan", lambda *_: [])
     victim = tmp_path / "victim"
     victim.write_text("dear")
     link = f"lambda: os.path.isdir('run') and os.symlink({str(victim)!r}, 'run/.summary.json')"
-    program = f"open('src/mlx_autoresearch/schedule.py', 'a').write({f'import atexit, os; atexit.register({link})'!r})"
+    program = (
+        f"open('src/mlx_autoresearch/recipe/schedule.py', 'a').write({f'import atexit, os; atexit.register({link})'!r})"
+    )
     record = trained(research, program)
     assert (record.status, victim.read_text()) == ("rejected", "dear")
     assert "something else than files" in record.reason
@@ -301,9 +304,9 @@ def test_training_longer_than_the_budget_is_rejected(repository: Path, tiny: Con
     research = Research.start(config, repository / "runs", repository, run=real_where_code_changed)
     # The trainer's own clock is slowed down, as code that got past the scan might do.
     slow = "import time\n_clock = time.perf_counter\ntime.perf_counter = lambda: _clock() / 10\n"
-    program = f"open('src/mlx_autoresearch/schedule.py', 'a').write({slow!r})"
+    program = f"open('src/mlx_autoresearch/recipe/schedule.py', 'a').write({slow!r})"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(guard, "scan", lambda *_: [])
+        patch.setattr(rules, "scan", lambda *_: [])
         started = time.monotonic()
         record = caught(research, program)
     assert record.status == "rejected", (record.reason, time.monotonic() - started)

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from mlx_autoresearch.config import Config, load_config, validate_config
-from mlx_autoresearch.research.config import Dimension, ResearchConfig, Search, flatten, load_research
-from mlx_autoresearch.research.ledger import Record
+from mlx_autoresearch.config.load import load_config, settings_of, validate_config
+from mlx_autoresearch.config.settings import Config
+from mlx_autoresearch.ledger.ledger import Record
 from mlx_autoresearch.research.proposers import Context, Proposal, Proposer, make_proposer
-from mlx_autoresearch.research.proposers.neighbours import flat, in_words, neighbour, place, signature
+from mlx_autoresearch.research.proposers.neighbours import in_words, neighbour, place, signature
+from mlx_autoresearch.research.settings import Dimension, ResearchConfig, Search, load_research
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FROZEN = ["data.*", "evaluate.*", "train.time_budget", "train.max_steps", "train.seed"]
@@ -76,7 +77,7 @@ class Night:
 
 def with_overrides(config: Config, overrides: dict) -> Config:
     nested: dict = {}
-    for key, value in (dict(flatten(config.model_dump(mode="json"))) | overrides).items():
+    for key, value in (settings_of(config) | overrides).items():
         *sections, name = key.split(".")
         here = nested
         for section in sections:
@@ -200,7 +201,7 @@ def test_what_is_frozen_is_never_proposed():
 @pytest.mark.parametrize("length", [64, 128, 256, 512])
 @pytest.mark.parametrize("batch", [512, 1024, 2048, 8192, 32768])
 def test_the_micro_batch_follows_batch_and_length(batch: int, length: int):
-    config = neighbour(flat(Config()), {"train.total_batch_size": batch, "model.sequence_len": length}, 8192)
+    config = neighbour(settings_of(Config()), {"train.total_batch_size": batch, "model.sequence_len": length}, 8192)
     assert config is not None
     micro = config.train.device_batch_size * length
     assert batch % micro == 0
@@ -208,11 +209,13 @@ def test_the_micro_batch_follows_batch_and_length(batch: int, length: int):
 
 
 def test_a_batch_that_no_rows_fill_is_no_neighbour():
-    assert neighbour(flat(Config()), {"train.total_batch_size": 256}, 8192) is None
+    assert neighbour(settings_of(Config()), {"train.total_batch_size": 256}, 8192) is None
 
 
 def test_heads_follow_the_width_and_shared_heads_the_heads():
-    config = neighbour(flat(load_config(None, ["model.n_embd=256", "model.n_kv_head=2"])), {"model.n_embd": 192}, 8192)
+    config = neighbour(
+        settings_of(load_config(None, ["model.n_embd=256", "model.n_kv_head=2"])), {"model.n_embd": 192}, 8192
+    )
     assert config is not None
     assert config.model.head_dim == 64
     assert config.gpt_config().n_head == 3
@@ -220,7 +223,7 @@ def test_heads_follow_the_width_and_shared_heads_the_heads():
 
 
 def test_the_warmdown_makes_room_for_the_warmup():
-    config = neighbour(flat(load_config(None, ["train.warmdown_ratio=1.0"])), {"train.warmup_ratio": 0.1}, 8192)
+    config = neighbour(settings_of(load_config(None, ["train.warmdown_ratio=1.0"])), {"train.warmup_ratio": 0.1}, 8192)
     assert config is not None
     assert config.train.warmdown_ratio == 0.9
 

@@ -4,7 +4,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from laboratory import git
 
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.research.workspace import (
@@ -14,6 +13,7 @@ from mlx_autoresearch.research.workspace import (
     repository_of_research,
     uncommitted,
 )
+from tests.support.laboratory import git
 
 
 @pytest.fixture
@@ -108,9 +108,9 @@ def test_no_hook_is_run(workspace: Workspace) -> None:
 
 
 def test_a_snapshot_holds_the_editable_code_of_a_commit_only(workspace: Workspace, tmp_path: Path) -> None:
-    (workspace.path / "src/mlx_autoresearch/model.py").write_text("# changed later\n")
+    (workspace.path / "src/mlx_autoresearch/recipe/model.py").write_text("# changed later\n")
     workspace.snapshot(workspace.best, tmp_path / "code")
-    assert "class GPT" in (tmp_path / "code/src/mlx_autoresearch/model.py").read_text()
+    assert "class GPT" in (tmp_path / "code/src/mlx_autoresearch/recipe/model.py").read_text()
     assert not (tmp_path / "code/README.md").exists()
 
 
@@ -125,8 +125,8 @@ def test_where_there_is_no_repository_of_ours_it_says_what_to_do(tmp_path: Path,
     with pytest.raises(UserError, match="not in a git repository: run this in a clone"):
         repository_of(tmp_path)
     assert repository_of(repository / "src") == repository
-    (repository / "src/mlx_autoresearch/model.py").write_text("# edited\n")
-    assert uncommitted(repository) == ["src/mlx_autoresearch/model.py"]
+    (repository / "src/mlx_autoresearch/recipe/model.py").write_text("# edited\n")
+    assert uncommitted(repository) == ["src/mlx_autoresearch/recipe/model.py"]
     git(repository, "rm", "-rq", "--cached", "src")
     git(repository, "commit", "-qm", "gone")
     with pytest.raises(UserError, match="has no committed src/mlx_autoresearch"):

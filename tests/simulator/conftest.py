@@ -6,9 +6,9 @@ import warnings
 from collections.abc import Iterator
 
 import pytest
-from compiler_paths import compiler_path
 
 from mlx_autoresearch.simulator import UncheckedWarning
+from tests.support.compiler_paths import compiler_path
 
 
 @pytest.fixture(autouse=True)

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from compiler_paths import needs_compiler
 
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.simulator import metal_kernel
+from tests.support.compiler_paths import needs_compiler
 
 
 @pytest.mark.parametrize(

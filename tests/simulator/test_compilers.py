@@ -7,11 +7,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from compiler_paths import compiler_path, each_family
 
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.simulator import find_compiler
 from mlx_autoresearch.simulator.build import RUNTIME, SHIM
+from tests.support.compiler_paths import compiler_path, each_family
 
 
 def fake_compiler(folder: Path, name: str, banner: str) -> None:

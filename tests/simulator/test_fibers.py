@@ -7,14 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from compiler_paths import needs_compiler
-
 import mlx_autoresearch
+from tests.support.compiler_paths import needs_compiler
 
 SCRIPT = """
 import numpy as np
 from mlx_autoresearch.simulator import find_compiler, metal_kernel, simulate
-from mlx_autoresearch.simulator.runtime import load_runtime
+from mlx_autoresearch.simulator.abi import load_runtime
 load_runtime(find_compiler(), portable_fibers=True)
 body = '''
 threadgroup float t[256];

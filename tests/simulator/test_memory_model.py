@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from compiler_paths import needs_compiler
 
 from mlx_autoresearch.simulator import Kernel, metal_kernel, run
+from tests.support.compiler_paths import needs_compiler
 
 READ, WRITE, UPDATE, LOAD, BARRIER, OTHER_BARRIER, SIMD_BARRIER = range(7)
 CELLS = 3

@@ -6,11 +6,12 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from compiler_paths import compiler_path, each_family
-from mutations import Mutation, read_mutations
 
 from mlx_autoresearch.kernels.verify import lint_kernel, run_case
 from mlx_autoresearch.simulator.findings import CAUSES
+from tests.support.compiler_paths import compiler_path, each_family
+
+from .mutations import Mutation, read_mutations
 
 MUTATIONS = read_mutations()
 BUGS = [mutation for mutation in MUTATIONS if mutation.finds]

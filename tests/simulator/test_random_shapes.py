@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 
 import pytest
-from compiler_paths import needs_compiler
-from mutations import KERNELS
 
 from mlx_autoresearch.kernels.description import load_kernel
 from mlx_autoresearch.kernels.verify import run_case
+from tests.support.compiler_paths import needs_compiler
+
+from .mutations import KERNELS
 
 COMBINATIONS = 24
 NAMES = sorted(path.stem for path in KERNELS.glob("*.metal"))

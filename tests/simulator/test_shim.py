@@ -8,10 +8,10 @@ from collections.abc import Callable
 import mlx.core as mx
 import numpy as np
 import pytest
-from compiler_paths import needs_compiler
 
 from mlx_autoresearch.simulator import metal_kernel, simulate
 from mlx_autoresearch.simulator.build import SHIM
+from tests.support.compiler_paths import needs_compiler
 
 LANES = np.arange(32)
 X = np.random.default_rng(1).integers(1, 9, 32).astype(np.float32)

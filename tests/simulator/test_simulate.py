@@ -8,10 +8,10 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
-from compiler_paths import compiler_path, needs_clang, needs_compiler, needs_gcc
 
 from mlx_autoresearch.simulator import KernelFault, UncheckedWarning, metal_kernel, run, simulate
 from mlx_autoresearch.simulator.arrays import DTYPES
+from tests.support.compiler_paths import compiler_path, needs_clang, needs_compiler, needs_gcc
 
 pytestmark = needs_compiler
 

@@ -9,84 +9,32 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import platform
 import shutil
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tokenizers
 from filelock import FileLock, Timeout
 
-from mlx_autoresearch.data.shards import Manifest, ShardWriter, TokenShards, file_info, verify_files
-from mlx_autoresearch.data.tokenizer import (
-    MAX_DOCUMENT_CHARS,
-    MAX_TRAINING_CHARS,
-    SPECIAL_TOKENS,
-    SPLIT_PATTERN,
-    Tokenizer,
-    check_vocab_size,
-)
 from mlx_autoresearch.errors import UserError
 
-if TYPE_CHECKING:
-    from mlx_autoresearch.data.sources.base import Source
+from .prepared import TOKENIZER, TOKENIZER_SETTINGS, PreparedData, downloads_folder, open_prepared, prepared_folder
+from .progress import Report
+from .shards import Manifest, ShardWriter, TokenShards, file_info
+from .tokenizer import Tokenizer, check_vocab_size
 
-FORMAT = 1  # raise it whenever the same text would give other files
+if TYPE_CHECKING:
+    from .sources.base import Source
+
 SHUFFLE_SEED = 0
-TOKENIZER = "tokenizer.json"
 BATCH_CHARS = 1 << 20  # encoded at a time: `tokenizers` needs some 100 bytes a token while it works
 SECONDS_BETWEEN_LINES = 30
-TOKENIZER_SETTINGS = {
-    "pattern": SPLIT_PATTERN,
-    "special_tokens": list(SPECIAL_TOKENS),
-    "max_training_chars": MAX_TRAINING_CHARS,
-    "max_document_chars": MAX_DOCUMENT_CHARS,
-}
-
-
-@dataclass(frozen=True)
-class PreparedData:
-    """A folder of prepared data: tokenizer, training and validation tokens, and the manifest that vouches for them."""
-
-    path: Path
-    manifest: Manifest
-
-    @cached_property
-    def tokenizer(self) -> Tokenizer:
-        """Read from disk at first use."""
-        return Tokenizer.load(self.path / TOKENIZER)
-
-    def split(self, name: Literal["train", "val"]) -> TokenShards:
-        """The memory-mapped tokens of one split."""
-        return TokenShards(self.path, name, self.manifest.splits[name])
-
-    def verify(self) -> None:
-        """Reads every file and compares its SHA-256; raises `UserError` naming the damaged one."""
-        verify_files(self.path, self.manifest.all_files)
-
-
-def open_prepared(source: Source, *, vocab_size: int, cache_dir: str | Path) -> PreparedData:
-    """What `prepare` made of the text as it is now, found without reading the text.
-
-    Raises `UserError` when it has not been prepared, or when a file is missing or has the wrong size.
-    """
-    cache = Path(cache_dir).expanduser()
-    folder = _folder(cache, source.fingerprint(_downloads(cache)), vocab_size)
-    if not folder.is_dir():
-        raise UserError(
-            f"source {source.kind} is not prepared with vocab_size {vocab_size:,} in {cache}, or its text has changed: "
-            "run `mlx-autoresearch prepare`"
-        )
-    return PreparedData(folder, Manifest.load(folder))
 
 
 def prepare(source: Source, *, vocab_size: int, cache_dir: str | Path, quiet: bool = False) -> PreparedData:
@@ -102,9 +50,9 @@ def prepare(source: Source, *, vocab_size: int, cache_dir: str | Path, quiet: bo
         with _user_errors(cache):
             if (found := _find(source, vocab_size, cache)) is not None:
                 return found
-            with _Report(quiet) as report, _locked(cache, report):
+            with Report(quiet) as report, _locked(cache, report):
                 report.say(f"preparing source {source.kind} with vocab_size {vocab_size:,} in {cache}")
-                source.fetch(_downloads(cache), progress=report.bars)
+                source.fetch(downloads_folder(cache), progress=report.bars)
                 if (found := _find(source, vocab_size, cache)) is not None:  # another process was faster
                     return found
                 return _build(source, vocab_size, cache, report)
@@ -119,26 +67,16 @@ def _find(source: Source, vocab_size: int, cache: Path) -> PreparedData | None:
         return None
 
 
-def _downloads(cache: Path) -> Path:
-    return cache / "downloads"
-
-
-def _folder(cache: Path, fingerprint: str, vocab_size: int) -> Path:
-    """Named by all that decides what is in it; a source's fingerprint covers the source's settings."""
-    made_from = [FORMAT, fingerprint, vocab_size, TOKENIZER_SETTINGS]
-    return cache / "prepared" / hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
-
-
-def _build(source: Source, vocab_size: int, cache: Path, report: _Report) -> PreparedData:
-    fingerprint = source.fingerprint(_downloads(cache))
-    final = _folder(cache, fingerprint, vocab_size)
+def _build(source: Source, vocab_size: int, cache: Path, report: Report) -> PreparedData:
+    fingerprint = source.fingerprint(downloads_folder(cache))
+    final = prepared_folder(cache, fingerprint, vocab_size)
     for stale in final.parent.glob(".making-*"):  # we hold the lock, so whoever made it was killed
         shutil.rmtree(stale)
     folder = final.with_name(f".making-{final.name}")
     folder.mkdir()
     try:
-        manifest = _write(source, vocab_size, _downloads(cache), fingerprint, folder, report)
-        if source.fingerprint(_downloads(cache)) != fingerprint:
+        manifest = _write(source, vocab_size, downloads_folder(cache), fingerprint, folder, report)
+        if source.fingerprint(downloads_folder(cache)) != fingerprint:
             raise UserError("the text changed while it was being prepared: run `mlx-autoresearch prepare` again")
         if final.exists():  # damaged, or `_find` would have found it
             shutil.rmtree(final)
@@ -150,7 +88,7 @@ def _build(source: Source, vocab_size: int, cache: Path, report: _Report) -> Pre
 
 
 def _write(
-    source: Source, vocab_size: int, downloads: Path, fingerprint: str, folder: Path, report: _Report
+    source: Source, vocab_size: int, downloads: Path, fingerprint: str, folder: Path, report: Report
 ) -> Manifest:
     with report.stage("training the tokenizer") as stage:
         tokenizer = Tokenizer.train(stage.counted(source.documents("train", downloads)), vocab_size)
@@ -282,7 +220,7 @@ def _user_errors(cache: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _locked(cache: Path, report: _Report) -> Iterator[None]:
+def _locked(cache: Path, report: Report) -> Iterator[None]:
     folder = cache / "prepared"
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
@@ -295,67 +233,3 @@ def _locked(cache: Path, report: _Report) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-class _Report:
-    """Progress on standard error: bars on a terminal, lines elsewhere."""
-
-    def __init__(self, quiet: bool) -> None:
-        from rich import progress  # not needed, and not imported, where everything is prepared already
-        from rich.console import Console
-
-        self.console = Console(stderr=True, quiet=quiet)
-        self.live = self.console.is_terminal and not quiet
-        self.bars = progress.Progress(
-            progress.TextColumn("{task.description}"),
-            progress.BarColumn(),
-            progress.DownloadColumn(),
-            progress.TransferSpeedColumn(),
-            progress.TimeElapsedColumn(),
-            console=self.console,
-            disable=not self.live,
-            transient=True,
-        )
-
-    def __enter__(self) -> _Report:
-        self.bars.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.bars.stop()
-
-    def say(self, line: str) -> None:
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    @contextmanager
-    def stage(self, name: str, total: int | None = None) -> Iterator[_Stage]:
-        start = time.monotonic()
-        stage = _Stage(self, name, total)
-        yield stage
-        self.bars.remove_task(stage.task)
-        size = f"{stage.bytes / 1e6:,.1f} MB in " if stage.bytes else ""
-        self.say(f"{name}: {size}{time.monotonic() - start:.1f} s")
-
-
-class _Stage:
-    """Counts the bytes of text that pass through it; `complete` once there are no more."""
-
-    def __init__(self, report: _Report, name: str, total: int | None) -> None:
-        self.report = report
-        self.name = name
-        self.task = report.bars.add_task(name, total=total)
-        self.bytes = 0
-        self.complete = False
-
-    def counted(self, documents: Iterable[str]) -> Iterator[str]:
-        shown, last_line = 0, time.monotonic()
-        for document in documents:
-            self.bytes += len(document.encode())
-            if self.bytes - shown > 1 << 20:  # a bar costs more than a document
-                shown = self.bytes
-                self.report.bars.update(self.task, completed=shown)
-                if not self.report.live and time.monotonic() - last_line > SECONDS_BETWEEN_LINES:
-                    last_line = time.monotonic()
-                    self.report.say(f"{self.name}: {shown / 1e6:,.0f} MB")
-            yield document
-        self.complete = True

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 import mlx.core as mx
 
-from mlx_autoresearch import device
+from mlx_autoresearch.machine import device
 
 Language = Literal["metal", "cuda", "simulator"]
 Implementation = Literal["auto", "mlx", "custom", "metal", "cuda", "simulator"]

@@ -8,9 +8,24 @@ from mlx_autoresearch.errors import UserError
 
 from .description import KernelFile, load_kernel
 
+_folder: Path | None = None
+
+
+def use_folder(folder: Path) -> None:
+    """Take our kernels from `folder` from now on, in this process: an experiment's are not the installed ones.
+
+    Raises UserError when it does not exist.
+    """
+    global _folder
+    if not folder.is_dir():
+        raise UserError(f"kernels: {folder} does not exist")
+    _folder = folder
+
 
 def kernel_folder() -> Path:
-    """custom_kernels/: inside the installed package, or at the root of a checkout."""
+    """custom_kernels/: what `use_folder` was given, else inside the installed package or at a checkout's root."""
+    if _folder is not None:
+        return _folder
     package = Path(__file__).parents[1]
     for folder in (package / "custom_kernels", package.parents[1] / "custom_kernels"):
         if folder.is_dir():

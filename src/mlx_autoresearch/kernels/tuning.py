@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import mlx.core as mx
 
-from mlx_autoresearch import device
-from mlx_autoresearch.paths import cache_dir
+from mlx_autoresearch.machine import device
+from mlx_autoresearch.machine.paths import cache_dir
 
 from .operation import random_like
 from .registry import kernel_folder

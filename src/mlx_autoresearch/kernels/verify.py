@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mlx_autoresearch import device
 from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.machine import device
 from mlx_autoresearch.simulator import Finding, lint, run
 from mlx_autoresearch.simulator.arrays import round_to_bfloat16, widen_bfloat16
 from mlx_autoresearch.simulator.signature import SMALL, Input

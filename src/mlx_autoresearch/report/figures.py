@@ -13,7 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..research.ledger import Record
+from mlx_autoresearch.ledger.ledger import Record
+
 from .history import FAILURES, STATUS_NAMES, History
 from .text import one_line
 

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..research.ledger import Ledger, Record
+from mlx_autoresearch.ledger.ledger import Ledger, Record
 
 HOLDOUT = "holdout.json"
 

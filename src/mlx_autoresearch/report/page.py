@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..research.ledger import Record
-from ..yaml_text import dump_yaml
+from mlx_autoresearch.config.yaml_text import dump_yaml
+from mlx_autoresearch.ledger.ledger import Record
+
 from . import svg
 from .history import STATUS_NAMES, History
 from .text import amount, clean, duration, escape, one_line

@@ -6,17 +6,20 @@ import shutil
 import time
 from typing import Any
 
-from ..errors import UserError
-from . import guard
+from mlx_autoresearch.config.keys import differing
+from mlx_autoresearch.config.load import settings_of, with_settings
+from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.ledger.ledger import Record, Status, Trial
+from mlx_autoresearch.plain_text import one_line, printable
+from mlx_autoresearch.trials.trial import TrialFailed, status_of
+
+from .champion import Reference
 from .decision import Discard, Judge, Keep
-from .harness import Harness, measured
-from .integrity import surroundings
-from .ledger import Record, Status, Trial
+from .guard import rules
+from .guard.integrity import surroundings
+from .home import Storage
+from .measure import Harness, measured
 from .proposers.base import Context, Proposal, ProposalFailed, Proposer
-from .reference import Reference
-from .runner import TrialFailed, status_of
-from .sanitise import one_line, printable
-from .storage import Storage
 from .view import View
 from .workspace import EXPERIMENT, NO_CHANGE
 
@@ -78,8 +81,8 @@ class Experiment:
             worktree=self._workspace.path,
             folder=self._folder,
             config=self._storage.config_at(self._best.commit),
-            allowed=list(guard.EDITABLE),
-            frozen=[*(f"{section}.*" for section in guard.FROZEN_SECTIONS), *guard.FROZEN_KEYS, "train.seed"],
+            allowed=list(rules.EDITABLE),
+            frozen=[*(f"{section}.*" for section in rules.FROZEN_SECTIONS), *rules.FROZEN_KEYS, "train.seed"],
             mark=self._storage.mark,
         )
         before = surroundings(self._storage)
@@ -91,7 +94,7 @@ class Experiment:
                 self._hypothesis, self._kind = one_line(proposal.hypothesis), one_line(proposal.kind, 40)
         except ProposalFailed as failure:
             failed = failure
-        if changed := guard.differences(before, surroundings(self._storage)):
+        if changed := differing(before, surroundings(self._storage)):
             raise _Ended("rejected", f"guard: {changed[0]} changed outside the worktree")
         if failed is not None:
             statuses: dict[str, Status] = {"timeout": "timeout", "no change": "rejected", "guard": "rejected"}
@@ -109,9 +112,9 @@ class Experiment:
             if file.is_symlink() or not file.resolve().is_relative_to(self._workspace.path.resolve()):
                 raise UserError(f"{EXPERIMENT} is not a regular file")
             text = file.read_bytes() if file.is_file() else None
-            config = guard.read_config(text)
+            config = rules.read_config(text)
             if proposal.overrides:
-                config = guard.with_overrides(config, proposal.overrides)
+                config = with_settings(config, proposal.overrides, "the proposal")
             if config.train.seed != start.train.seed:
                 notes.append(f"train.seed={config.train.seed} was put back")
                 seed = {"train": config.train.model_copy(update={"seed": start.train.seed})}
@@ -133,15 +136,15 @@ class Experiment:
     def _check(self) -> None:
         """The guard's static part, and the settings that changed. Raises _Ended."""
         parent = self._best.commit
-        if problems := guard.check_change(self._workspace, self._change, parent, self._commit):
+        if problems := rules.check_change(self._workspace, self._change, parent, self._commit):
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
             syntax = "syntax error" in problems[0]
             raise _Ended("crash" if syntax else "rejected", f"{'' if syntax else 'guard: '}{problems[0]}{more}")
         config = self._storage.config_at(self._commit)
-        if frozen := guard.check_frozen(config, self._storage.config.start):
+        if frozen := rules.check_frozen(config, self._storage.config.start):
             raise _Ended("rejected", f"guard: {frozen[0]}")
-        old, new = guard.settings(self._storage.config_at(parent)), guard.settings(config)
-        self._overrides = {key: new.get(key) for key in guard.differences(old, new)}
+        old, new = settings_of(self._storage.config_at(parent)), settings_of(config)
+        self._overrides = {key: new.get(key) for key in differing(old, new)}
 
     def _measure(self) -> Keep | Discard:
         """Run the candidate at the seeds of the best until the decision is made. Raises TrialFailed."""

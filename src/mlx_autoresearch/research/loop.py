@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .config import ResearchConfig
+from mlx_autoresearch.trials.trial import run_trial
+
+from .champion import Reference
 from .experiment import Experiment
-from .harness import Harness, Runner
-from .integrity import check_same, check_since_start, trusted_state
+from .guard.integrity import check_same, check_since_start, trusted_state
+from .home import Storage
+from .measure import Harness, Runner
 from .proposers import make_proposer
 from .proposers.base import Proposer
-from .reference import Reference
-from .runner import run_trial
-from .storage import Storage
+from .settings import ResearchConfig
 from .view import View
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ..errors import UserError
-from .config import load_research
-from .ledger import Ledger
-from .storage import CONFIG, LEDGER
+from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.ledger.ledger import Ledger
+
+from .home import CONFIG, LEDGER
+from .settings import load_research
 from .view import experiment_line
 from .workspace import repository_of
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Self, TextIO
 
-from .ledger import Record
+from mlx_autoresearch.ledger.ledger import Record
 
 
 class View:

@@ -7,7 +7,6 @@ and no hook is ever run. A commit is made without moving the branch; `keep` move
 from __future__ import annotations
 
 import io
-import os
 import shutil
 import subprocess
 import tarfile
@@ -15,22 +14,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import UserError
-from .overlay import MODULES, PACKAGE, SUBPACKAGE
-from .processes import MARK
+from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.machine.git import command, environment, git, run
+from mlx_autoresearch.sandbox.processes import MARK
+from mlx_autoresearch.trials.overlay import KERNELS, PACKAGE, RECIPE
 
 EXPERIMENT = "research/experiment.yaml"  # the experiment's configuration, in the worktree
-CODE = [*(f"src/{PACKAGE}/{name}.py" for name in MODULES), f"src/{PACKAGE}/{SUBPACKAGE}", "custom_kernels"]
-
-_AUTHOR = {"NAME": "mlx-autoresearch", "EMAIL": "research@localhost"}
-_IDENTITY = {f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in _AUTHOR.items()}
-_SETTINGS = {
-    "core.hooksPath": os.devnull,
-    "commit.gpgSign": "false",
-    "core.fsmonitor": "false",
-    "gc.auto": "0",
-    "worktree.useRelativePaths": "false",
-}
+CODE = [f"src/{PACKAGE}/{RECIPE}", KERNELS]
 
 
 @dataclass(frozen=True)
@@ -57,7 +47,7 @@ class Workspace:
         self.path = home.resolve() / "worktree"  # as git writes it down; the worktree itself may become a link
         self.branch = f"refs/heads/research/{tag}"
         self._mark = mark
-        self._common = Path(_git(["rev-parse", "--path-format=absolute", "--git-common-dir"], repository).strip())
+        self._common = Path(git(["rev-parse", "--path-format=absolute", "--git-common-dir"], repository).strip())
 
     def require_new(self) -> None:
         """Raise UserError when the branch exists."""
@@ -69,8 +59,8 @@ class Workspace:
 
     def create(self, experiment: str) -> None:
         """A new branch at HEAD, and on it a commit with `experiment` as the configuration."""
-        head = _git(["rev-parse", "--verify", "HEAD^{commit}"], self.repository).strip()
-        _git(["update-ref", self.branch, head, "0" * 40], self.repository)
+        head = git(["rev-parse", "--verify", "HEAD^{commit}"], self.repository).strip()
+        git(["update-ref", self.branch, head, "0" * 40], self.repository)
         self._add_worktree()
         (self.path / EXPERIMENT).parent.mkdir(parents=True, exist_ok=True)
         (self.path / EXPERIMENT).write_text(experiment, encoding="utf-8")
@@ -79,10 +69,10 @@ class Workspace:
     def discard(self) -> None:
         """Take away worktree, branch and refs."""
         shutil.rmtree(self.path, ignore_errors=True)
-        _git(["worktree", "prune"], self.repository)
-        own = _git(["for-each-ref", "--format=%(refname)", self.branch, f"refs/research/{self.tag}/"], self.repository)
+        git(["worktree", "prune"], self.repository)
+        own = git(["for-each-ref", "--format=%(refname)", self.branch, f"refs/research/{self.tag}/"], self.repository)
         for ref in own.split():
-            _git(["update-ref", "-d", ref], self.repository)
+            git(["update-ref", "-d", ref], self.repository)
 
     def unlock(self) -> None:
         """Remove what a git that was killed left: locks of our own refs and index."""
@@ -192,14 +182,14 @@ class Workspace:
         if self.path.is_symlink() or self.path.is_file():
             self.path.unlink()
         shutil.rmtree(self.path, ignore_errors=True)
-        _git(["worktree", "prune"], self.repository)
+        git(["worktree", "prune"], self.repository)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         name = self.branch.removeprefix("refs/heads/")
-        _git(["worktree", "add", "--quiet", "--force", str(self.path), name], self.repository)
+        git(["worktree", "add", "--quiet", "--force", str(self.path), name], self.repository)
 
     def _resolve(self, ref: str) -> str | None:
         done = subprocess.run(
-            _command(["rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}"], self.repository),
+            command(["rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}"], self.repository),
             capture_output=True,
             text=True,
             check=False,
@@ -207,22 +197,22 @@ class Workspace:
         return done.stdout.strip() or None
 
     def _command(self, *arguments: str) -> list[str]:
-        return _command([f"--git-dir={self._admin}", f"--work-tree={self.path}", *arguments], self.path)
+        return command([f"--git-dir={self._admin}", f"--work-tree={self.path}", *arguments], self.path)
 
     def _environment(self) -> dict[str, str]:
-        return {k: v for k, v in os.environ.items() if not k.startswith("GIT_")} | _IDENTITY | {MARK: self._mark}
+        return environment(**{MARK: self._mark})
 
     def _git(self, *arguments: str) -> str:
-        return _run(self._command(*arguments), self._environment())
+        return run(self._command(*arguments), self._environment())
 
 
 def repository_of(folder: Path) -> Path:
     """The checkout that `folder` is in. Raises UserError when there is none, or not one of this project."""
     try:
-        root = Path(_git(["rev-parse", "--show-toplevel"], folder).strip())
+        root = Path(git(["rev-parse", "--show-toplevel"], folder).strip())
     except UserError:
         raise UserError(f"{folder} is not in a git repository: run this in a clone of mlx_autoresearch") from None
-    missing = [p for p in CODE[:2] if not _tracked(root, p)]
+    missing = [p for p in CODE if not _tracked(root, p)]
     if missing:
         raise UserError(f"{root} has no committed {missing[0]}: run this in a clone of mlx_autoresearch")
     return root
@@ -233,38 +223,16 @@ def repository_of_research(home: Path) -> Path:
     for folder in (home.absolute().parent, Path.cwd()):
         with suppress(UserError):
             root = repository_of(folder)
-            _git(["rev-parse", "--verify", "--quiet", f"refs/heads/research/{home.absolute().name}"], root)
+            git(["rev-parse", "--verify", "--quiet", f"refs/heads/research/{home.absolute().name}"], root)
             return root
     raise UserError(f"the checkout that {home} belongs to is not here: run this in the clone it was started in")
 
 
 def uncommitted(repository: Path) -> list[str]:
     """Editable files that differ between the user's checkout and HEAD, which a research starts from."""
-    status = _git(["status", "--porcelain", "-z", "--no-renames", "--", *CODE], repository)
+    status = git(["status", "--porcelain", "-z", "--no-renames", "--", *CODE], repository)
     return [line[3:] for line in status.split("\0") if line]
 
 
 def _tracked(root: Path, path: str) -> bool:
-    return bool(_git(["ls-tree", "--name-only", "HEAD", "--", path], root))
-
-
-def _command(arguments: list[str], folder: Path) -> list[str]:
-    settings = [part for key, value in _SETTINGS.items() for part in ("-c", f"{key}={value}")]
-    return ["git", "-C", str(folder), *settings, *arguments]
-
-
-def _git(arguments: list[str], folder: Path) -> str:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")} | _IDENTITY
-    return _run(_command(arguments, folder), environment)
-
-
-def _run(command: list[str], environment: dict[str, str]) -> str:
-    try:
-        # In a group of its own, so that the terminal's Ctrl-C is ours alone.
-        done = subprocess.run(command, capture_output=True, check=True, env=environment, process_group=0)
-    except FileNotFoundError:
-        raise UserError("git is not installed, or not on PATH") from None
-    except subprocess.CalledProcessError as error:
-        first = error.stderr.decode(errors="replace").strip().split("\n")[0]  # the others are general advice
-        raise UserError(f"git {' '.join(command[-3:])}: {first}") from None
-    return done.stdout.decode(errors="surrogateescape")
+    return bool(git(["ls-tree", "--name-only", "HEAD", "--", path], root))

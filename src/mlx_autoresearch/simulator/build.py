@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from mlx_autoresearch.errors import UserError
-from mlx_autoresearch.paths import cache_dir
+from mlx_autoresearch.machine.paths import cache_dir
 
 from .compilers import Compiler
 

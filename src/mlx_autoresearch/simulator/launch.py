@@ -13,13 +13,7 @@ import numpy as np
 
 from mlx_autoresearch.errors import UserError
 
-from .arrays import HostArray, from_host, is_mx, make_output, to_host
-from .build import Diagnostic, build_kernel
-from .compilers import find_compiler
-from .findings import Finding, KernelFault, merge
-from .kernel import Kernel
-from .lint import lint
-from .runtime import (
+from .abi import (
     IS_INITIALISED,
     IS_OUTPUT,
     MAX_FINDINGS,
@@ -30,6 +24,12 @@ from .runtime import (
     load_runtime,
     run_launch,
 )
+from .arrays import HostArray, from_host, is_mx, make_output, to_host
+from .build import Diagnostic, build_kernel
+from .compilers import find_compiler
+from .findings import Finding, KernelFault, merge
+from .kernel import Kernel
+from .lint import lint
 from .signature import Input, Template, extras, make_signature
 from .symbols import locate
 from .translation import check_dialect, runnable_source

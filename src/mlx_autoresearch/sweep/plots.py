@@ -14,8 +14,9 @@ from matplotlib import colormaps
 from matplotlib.colors import Normalize
 from optuna.trial import FrozenTrial, TrialState
 
-from ..report.figures import INK, KEEP, PAPER, QUIET, figure
-from ..report.page import Plot
+from mlx_autoresearch.report.figures import INK, KEEP, PAPER, QUIET, figure
+from mlx_autoresearch.report.page import Plot
+
 from .spec import Axis, Choices, Range, short, short_names
 from .study import Queue
 

@@ -13,10 +13,12 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from ..config import Config, Section, load_config
-from ..errors import UserError
-from ..explain import explain
-from ..yaml_text import read_mapping
+from mlx_autoresearch.config.explain import explain
+from mlx_autoresearch.config.keys import nest
+from mlx_autoresearch.config.load import load_config
+from mlx_autoresearch.config.settings import Config, Section
+from mlx_autoresearch.config.yaml_text import read_mapping
+from mlx_autoresearch.errors import UserError
 
 _MOST_POINTS = 10_000
 
@@ -186,11 +188,8 @@ def load_sweep(path: str | Path) -> Sweep:
 def check_keys(origin: str, keys: Iterable[str]) -> None:
     """Raise UserError for a key that no configuration has, with its nearest neighbour."""
     for key in keys:
-        nested: Any = None
-        for part in reversed(key.split(".")):
-            nested = {part: nested}
         try:
-            Config.model_validate(nested)
+            Config.model_validate(nest({key: None}))
         except ValidationError as error:
             if any(e["type"] == "extra_forbidden" for e in error.errors()):
                 raise UserError(f"{origin}: {explain(error, Config)[1]}") from None

@@ -20,7 +20,8 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from ..errors import UserError
+from mlx_autoresearch.errors import UserError
+
 from .spec import TPE_STARTUP, Axis, Choices, Sweep
 
 JOURNAL = "journal.log"

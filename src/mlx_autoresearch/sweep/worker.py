@@ -15,13 +15,14 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from ..config import Config
-from ..data.prepare import open_prepared
-from ..errors import UserError
-from ..paths import cache_dir
-from ..research.ledger import Ledger, Record, Trial
-from ..research.runner import Limits, TrialFailed, run_trial, status_of
-from ..run import CHECKPOINT
+from mlx_autoresearch.config.settings import Config
+from mlx_autoresearch.data.prepared import open_prepared
+from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.ledger.ledger import Ledger, Record, Trial
+from mlx_autoresearch.machine.paths import cache_dir
+from mlx_autoresearch.training.run import CHECKPOINT
+from mlx_autoresearch.trials.trial import Limits, TrialFailed, run_trial, status_of
+
 from .spec import config_at, describe
 from .study import Queue
 

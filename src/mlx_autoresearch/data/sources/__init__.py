@@ -6,11 +6,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-from mlx_autoresearch.data.sources.base import Source, Split
-from mlx_autoresearch.data.sources.gutenberg import Gutenberg
-from mlx_autoresearch.data.sources.hub import Hub
-from mlx_autoresearch.data.sources.stdlib import Stdlib
-from mlx_autoresearch.data.sources.text import Text
+from .base import Source, Split
+from .gutenberg import Gutenberg
+from .hub import Hub
+from .stdlib import Stdlib
+from .text import Text
 
 SourceConfig = Annotated[Stdlib | Text | Hub | Gutenberg, Field(discriminator="kind")]
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from mlx_autoresearch.data.download import Download, fetch_all
-from mlx_autoresearch.data.sources.base import Source
-from mlx_autoresearch.data.sources.cut import cut
-from mlx_autoresearch.data.sources.readers import read_lines
 from mlx_autoresearch.errors import UserError
+
+from ..download import Download, fetch_all
+from .base import Source
+from .cut import cut
+from .readers import read_lines
 
 if TYPE_CHECKING:
     from rich.progress import Progress

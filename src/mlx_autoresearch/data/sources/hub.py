@@ -14,9 +14,10 @@ from urllib.parse import quote
 
 from pydantic import Field, field_validator, model_validator
 
-from mlx_autoresearch.data.download import Download, fetch_all, locked
-from mlx_autoresearch.data.sources.base import Source, Split
 from mlx_autoresearch.errors import UserError
+
+from ..download import Download, fetch_all, locked
+from .base import Source, Split
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -110,7 +111,7 @@ class Hub(Source, frozen=True):
             for split, path in files:
                 self._export(split, path)
             return
-        from mlx_autoresearch.data.sources.parquet import check_parquet
+        from .parquet import check_parquet
 
         base = (self.endpoint or os.environ.get("HF_ENDPOINT") or ENDPOINT).rstrip("/")
         base = f"{base}/datasets/{self.preset.repo}/resolve/{quote(self.revision, safe='')}"
@@ -143,7 +144,7 @@ class Hub(Source, frozen=True):
             yield from super().select(split, downloads)
 
     def read(self, path: Path) -> Iterator[str]:
-        from mlx_autoresearch.data.sources.parquet import parquet_texts
+        from .parquet import parquet_texts
 
         return parquet_texts(path, "text")
 

@@ -7,8 +7,9 @@ import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from mlx_autoresearch.data.sources.cut import cut
 from mlx_autoresearch.errors import UserError
+
+from .cut import cut
 
 PROSE = (".txt", ".md", ".py")
 SUFFIXES = (*PROSE, ".jsonl", ".parquet")
@@ -20,7 +21,7 @@ def read_file(path: Path, column: str = "text", doc_bytes: int | None = None) ->
     if suffix == ".jsonl":
         yield from jsonl_texts(path, column)
     elif suffix == ".parquet":
-        from mlx_autoresearch.data.sources.parquet import parquet_texts  # pyarrow takes a third of a second to import
+        from .parquet import parquet_texts  # pyarrow takes a third of a second to import
 
         yield from parquet_texts(path, column)
     elif doc_bytes is None:

@@ -10,10 +10,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from mlx_autoresearch.data.sources.base import Source
-from mlx_autoresearch.data.sources.cut import cut
-from mlx_autoresearch.data.sources.readers import walk
 from mlx_autoresearch.errors import UserError
+
+from .base import Source
+from .cut import cut
+from .readers import walk
 
 SKIPPED = ("site-packages", "dist-packages", "__pycache__")
 

@@ -10,9 +10,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from mlx_autoresearch.data.sources.base import Source
-from mlx_autoresearch.data.sources.readers import SUFFIXES, read_file, walk
 from mlx_autoresearch.errors import UserError
+
+from .base import Source
+from .readers import SUFFIXES, read_file, walk
 
 
 class Text(Source, frozen=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..config import Agent, ResearchConfig, Script
+from ..settings import Agent, ResearchConfig, Script
 from .base import Context, Proposal, ProposalFailed, Proposer
 
 __all__ = ["Context", "Proposal", "ProposalFailed", "Proposer", "make_proposer"]

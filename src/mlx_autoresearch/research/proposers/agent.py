@@ -8,10 +8,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..config import Agent, ResearchConfig
-from ..ledger import Record
-from ..sandbox import Outcome, clean_environment, run_command, temporary_folder
-from ..sanitise import one_line
+from mlx_autoresearch.ledger.ledger import Record
+from mlx_autoresearch.plain_text import one_line
+from mlx_autoresearch.sandbox.command import Outcome, clean_environment, run_command, temporary_folder
+
+from ..settings import Agent, ResearchConfig
 from .base import Context, Proposal, ProposalFailed
 from .brief import read_answer, write_brief
 

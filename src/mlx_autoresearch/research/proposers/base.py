@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from ...config import Config
-from ..ledger import Record
+from mlx_autoresearch.config.settings import Config
+from mlx_autoresearch.ledger.ledger import Record
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ...config import Config
-from ..config import ResearchConfig
-from ..ledger import Record
-from ..sanitise import as_data, one_line
+from mlx_autoresearch.config.settings import Config
+from mlx_autoresearch.ledger.ledger import Record
+from mlx_autoresearch.plain_text import as_data, one_line
+
+from ..settings import ResearchConfig
 from .base import Context
 
 _SHOWN = 60  # experiments that did not work, the latest; all that did are shown

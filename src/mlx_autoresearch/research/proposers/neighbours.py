@@ -7,14 +7,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ...config import Config, validate_config
-from ...errors import UserError
-from ..config import Dimension, flatten
+from mlx_autoresearch.config.keys import nest
+from mlx_autoresearch.config.load import settings_of, validate_config
+from mlx_autoresearch.config.settings import Config
+from mlx_autoresearch.errors import UserError
 
-
-def flat(config: Config) -> dict[str, Any]:
-    """Dotted keys and values of plain types."""
-    return dict(flatten(config.model_dump(mode="json")))
+from ..settings import Dimension
 
 
 def neighbour(best: Mapping[str, Any], overrides: Mapping[str, Any], micro_tokens: int) -> Config | None:
@@ -48,7 +46,7 @@ def signature(config: Config) -> str:
 
 def changes(best: Mapping[str, Any], config: Config) -> dict[str, Any]:
     """The keys in which a configuration differs from `best`, with its values."""
-    return {key: value for key, value in flat(config).items() if value != best.get(key)}
+    return {key: value for key, value in settings_of(config).items() if value != best.get(key)}
 
 
 def place(dimension: Dimension, value: Any) -> int:
@@ -89,14 +87,7 @@ def _shown(value: Any) -> str:
 
 
 def _validated(values: Mapping[str, Any]) -> Config | None:
-    nested: dict[str, Any] = {}
-    for key, value in values.items():
-        *sections, name = key.split(".")
-        here = nested
-        for section in sections:
-            here = here.setdefault(section, {})
-        here[name] = value
     try:
-        return validate_config(nested, "proposal")
+        return validate_config(nest(values), "proposal")
     except UserError:
         return None

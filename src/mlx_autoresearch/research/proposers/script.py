@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ..config import Script
-from ..ledger import Record
+from mlx_autoresearch.ledger.ledger import Record
+
+from ..settings import Script
 from .base import Context, Proposal
 
 

@@ -29,12 +29,14 @@ from optuna.distributions import CategoricalDistribution
 from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, create_trial
 
-from ...config import Config
-from ..config import Dimension, Search
-from ..ledger import Record
-from ..sanitise import one_line
+from mlx_autoresearch.config.load import settings_of
+from mlx_autoresearch.config.settings import Config
+from mlx_autoresearch.ledger.ledger import Record
+from mlx_autoresearch.plain_text import one_line
+
+from ..settings import Dimension, Search
 from .base import Context, Proposal
-from .neighbours import changes, flat, in_words, neighbour, place, signature
+from .neighbours import changes, in_words, neighbour, place, signature
 
 _STEPS = (-2, -1, 1, 2)  # along an ordered grid
 _PATIENCE = 3  # keeps until a move that lost is worth another try
@@ -68,7 +70,7 @@ class SearchProposer:
 
     def __init__(self, settings: Search, start: Config):
         self._space, self._moves, self._seed = settings.space, settings.moves, settings.seed
-        self._start = flat(start)
+        self._start = settings_of(start)
         self._micro_tokens = start.train.device_batch_size * start.model.sequence_len
         self._configs: dict[str, dict[str, Any]] = {}  # by commit
         self._tried: set[str] = set()  # signatures
@@ -80,7 +82,7 @@ class SearchProposer:
 
     def propose(self, context: Context) -> Proposal | None:
         """The next change; None once every move and every two moves from this best have been tried."""
-        best = flat(context.config)
+        best = settings_of(context.config)
         for idea in self._ideas(best, context):
             config = neighbour(best, idea.overrides, self._micro_tokens)
             if config is None or signature(config) in self._tried:

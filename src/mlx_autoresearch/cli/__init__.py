@@ -1,0 +1,3 @@
+"""The command line: one file a command group, thin commands over the library."""
+
+from .app import main as main

@@ -1,0 +1,133 @@
+"""`mlx-autoresearch kernels`: verify Metal kernels, ours or anybody's; measure ours on this machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from mlx_autoresearch.errors import UserError
+
+if TYPE_CHECKING:
+    from mlx_autoresearch.kernels.verify import KernelReport
+
+_Where = Literal["simulator", "metal", "cuda"]
+
+kernels = typer.Typer(
+    help="Verify hand-written Metal kernels, without a Mac; measure them on a GPU.", no_args_is_help=True
+)
+
+
+@kernels.command()
+def verify(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Our kernels by name, or .metal files. Default: all ours.")
+    ] = None,
+    shape: Annotated[
+        list[str] | None, typer.Option(help="Sizes to try instead of the usual: T=97,D=64. May repeat.")
+    ] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(help="Order: 0 ascending, 1 descending, else random. May repeat.")
+    ] = None,
+    exhaustive: Annotated[bool, typer.Option(help="Add 80 random sizes and orders for each kernel.")] = False,
+    on: Annotated[_Where, typer.Option(help="The simulator, or this machine's GPU.")] = "simulator",
+    compiler: Annotated[str | None, typer.Option(help="C++ compiler to use. Default: the best one found.")] = None,
+) -> None:
+    """Lint, simulate with every access checked, and compare with the float64 definition. Exit code 1 on any finding."""
+    failed = _verify(names or [], [_sizes(text) for text in shape or []], seed, exhaustive, on, compiler)
+    raise typer.Exit(1 if failed else 0)
+
+
+_Settings = Annotated[
+    list[str] | None, typer.Argument(metavar="[CONFIG] [KEY=VALUE]...", help="as of `train`: the shapes to measure")
+]
+
+
+@kernels.command()
+def tune(settings: _Settings = None) -> None:
+    """Measure what `kernels: auto` has not yet measured of a configuration's operations, and choose."""
+    _tune(settings, again=False)
+
+
+@kernels.command()
+def bench(settings: _Settings = None) -> None:
+    """Measure all of a configuration's operations anew, composed and by our kernels, and choose."""
+    _tune(settings, again=True)
+
+
+def _tune(settings: list[str] | None, again: bool) -> None:
+    from mlx_autoresearch.config.load import load_config, split_settings
+    from mlx_autoresearch.machine.blas import require_mlx
+
+    config = load_config(*split_settings(settings or []))
+    require_mlx()
+    from mlx_autoresearch.training.tune import choices_text, tune
+
+    typer.echo(choices_text(tune(config, again=again)))
+
+
+def _sizes(text: str) -> dict[str, Any]:
+    sizes: dict[str, Any] = {}
+    for part in text.split(","):
+        name, equals, value = part.partition("=")
+        if not equals or not name.strip():
+            raise UserError(f"--shape: expected NAME=VALUE,…, got {text!r}")
+        value = value.strip()
+        sizes[name.strip()] = int(value) if value.lstrip("-").isdigit() else value
+    return sizes
+
+
+def _verify(
+    names: list[str],
+    shapes: list[dict[str, Any]],
+    seeds: list[int] | None,
+    exhaustive: bool,
+    on: _Where,
+    compiler: str | None,
+) -> bool:
+    from mlx_autoresearch.kernels.registry import find_kernel, kernel_names
+    from mlx_autoresearch.kernels.verify import SEEDS, require_gpu, verify, verify_on_gpu
+    from mlx_autoresearch.simulator import find_compiler
+
+    if on != "simulator":
+        require_gpu(on)
+    files = [find_kernel(name) for name in names or kernel_names()]
+    where = str(find_compiler(compiler)) if on == "simulator" else on.capitalize()
+    reports = []
+    for file in files:
+        if on != "simulator":
+            reports.append(verify_on_gpu(file, on, shapes))
+        else:
+            reports.append(verify(file, shapes, seeds or SEEDS, exhaustive, compiler))
+    _show(reports, where)
+    return any(report.findings for report in reports)
+
+
+def _show(reports: list[KernelReport], where: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    table = Table(title=f"kernels verified with {where}", caption="error: the largest, in units of the tolerance")
+    table.add_column("kernel", overflow="fold")
+    for heading in ("lint", "cases", "error", "seconds", "result"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for report in reports:
+        table.add_row(
+            report.name,
+            f"{len(report.lint)} findings" if report.lint else "ok",
+            str(len(report.cases)),
+            f"{report.error:.2f}",
+            f"{sum(case.seconds for case in report.cases):.1f}",
+            f"{len(report.findings)} findings" if report.findings else "ok",
+        )
+    console.print(table)
+    for report in reports:
+        for finding in report.lint:
+            console.print(f"{report.name}: {finding}", markup=False, soft_wrap=True)
+        for case in report.cases:
+            sizes = ", ".join(f"{name}={value}" for name, value in case.sizes.items())
+            for finding in case.findings:
+                console.print(f"{report.name} ({sizes}; seed {case.seed}): {finding}", markup=False, soft_wrap=True)
+        for text in report.unchecked:
+            console.print(f"{report.name}: not checked: {text}", markup=False, soft_wrap=True)

@@ -1,0 +1,85 @@
+"""`mlx-autoresearch research ...`: the overnight researcher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .winner import Home, Which, best, report
+
+research = typer.Typer(
+    help="Search for a better model overnight: propose, try, measure, keep.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Experiments = Annotated[int | None, typer.Option(min=1, metavar="N", help="stop after N more experiments")]
+
+
+@research.command()
+def start(
+    file: Annotated[str, typer.Argument(metavar="RESEARCH.yaml")],
+    settings: Annotated[list[str] | None, typer.Argument(metavar="key=value", help="settings that win over it")] = None,
+    home: Home = None,
+    experiments: Experiments = None,
+) -> None:
+    """Start a search on a branch of its own.
+
+    Ctrl-C stops it cleanly.
+    """
+    from mlx_autoresearch.data.prepare import prepare
+    from mlx_autoresearch.machine.paths import cache_dir
+    from mlx_autoresearch.research.loop import Research
+    from mlx_autoresearch.research.settings import load_research
+    from mlx_autoresearch.research.status import default_home
+    from mlx_autoresearch.research.workspace import repository_of, uncommitted
+
+    config = load_research(file, settings or [])
+    repository = repository_of(Path.cwd())
+    prepare(config.start.data.source, vocab_size=config.start.data.vocab_size, cache_dir=cache_dir())
+    if changed := uncommitted(repository):
+        typer.echo(f"note: the search starts from HEAD, without your changes to {', '.join(changed[:3])}", err=True)
+    parent = Path(home) if home else default_home(repository)
+    _go(Research.start(config, parent, repository), experiments)
+
+
+@research.command()
+def resume(which: Which = None, home: Home = None, experiments: Experiments = None) -> None:
+    """Continue a search that was stopped, killed or cut off, from its ledger."""
+    from mlx_autoresearch.research.loop import Research
+    from mlx_autoresearch.research.status import find_research
+
+    _go(Research.open(find_research(which, home)), experiments)
+
+
+@research.command()
+def status(which: Which = None, home: Home = None) -> None:
+    """Say how far a search is."""
+    from mlx_autoresearch.research.status import find_research, status_text
+
+    typer.echo(status_text(find_research(which, home)))
+
+
+research.command()(report)
+research.command()(best)
+
+
+def _go(opened: object, experiments: int | None) -> None:
+    from mlx_autoresearch.research.loop import Research
+    from mlx_autoresearch.research.status import status_text
+    from mlx_autoresearch.research.view import make_view
+
+    assert isinstance(opened, Research)
+    home = opened.home
+    with make_view() as view:
+        view.say(f"research {opened.config.tag} in {home}")
+        try:
+            opened.go(view, experiments=experiments)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"stopped; the experiment in hand is forgotten, all others are in {home / 'ledger.jsonl'}; continue "
+                f"with `mlx-autoresearch research resume {home}`"
+            ) from None
+    typer.echo(status_text(home))

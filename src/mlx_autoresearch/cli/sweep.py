@@ -1,0 +1,38 @@
+"""`mlx-autoresearch sweep`: many configurations, one after the other, and what came out best."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def sweep(
+    file: Annotated[str, typer.Argument(metavar="SWEEP.yaml", help="which settings to vary, and how")],
+    runs: Annotated[str, typer.Option(help="folder that the sweep's folder is made in")] = "runs/sweeps",
+    storage: Annotated[str | None, typer.Option(help="Optuna storage URL, in place of a journal file")] = None,
+) -> None:
+    """Try a grid, random points or what TPE proposes.
+
+    The same command continues a sweep that was stopped; beside it, it shares the work.
+    """
+    from mlx_autoresearch.machine.blas import require_mlx
+
+    require_mlx()
+    from mlx_autoresearch.sweep.spec import describe
+    from mlx_autoresearch.sweep.sweep import open_sweep, work, write_up
+    from mlx_autoresearch.sweep.table import print_table
+    from mlx_autoresearch.sweep.view import make_shown
+
+    queue = open_sweep(file, home=Path(runs) / Path(file).stem, storage=storage)
+    typer.echo(f"sweep folder: {queue.home}")
+    try:
+        work(queue, make_shown())
+    finally:
+        result = write_up(queue)
+    print_table(queue)
+    if result.val_bpb is not None and result.values is not None:
+        typer.echo(f"best_val_bpb: {result.val_bpb:.6f}")
+        typer.echo(f"best: {describe(result.values)}")
+    typer.echo(f"report: {result.home / 'report.html'}")

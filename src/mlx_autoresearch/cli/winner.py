@@ -1,0 +1,73 @@
+"""`mlx-autoresearch research report` and `research best`: what came out, and what to do with it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Which = Annotated[str | None, typer.Argument(metavar="TAG", help="a tag, or a research's folder [the latest]")]
+Home = Annotated[str | None, typer.Option(metavar="FOLDER", help="folder of all researches [runs/research here]")]
+
+
+def report(which: Which = None, home: Home = None) -> None:
+    """Write progress.png and report.html, a page that opens from disk."""
+    from mlx_autoresearch.report.write import write
+    from mlx_autoresearch.research.status import find_research
+
+    for path in write(find_research(which, home)):
+        typer.echo(str(path))
+
+
+def best(
+    which: Which = None,
+    home: Home = None,
+    checkout: Annotated[str | None, typer.Option(metavar="FOLDER", help="make a worktree of its commit")] = None,
+    branch: Annotated[str | None, typer.Option(metavar="NAME", help="with --checkout: on this new branch")] = None,
+    train: Annotated[
+        list[str] | None, typer.Option(metavar="key=value", help="train it with this setting; may repeat")
+    ] = None,
+    sample: Annotated[str | None, typer.Option(metavar="TEXT", help="let it continue this text")] = None,
+    tokens: Annotated[int, typer.Option(min=1, help="with --sample: how many, at most")] = 200,
+    temperature: Annotated[float, typer.Option(min=0, help="with --sample: 0 takes the likeliest every time")] = 0.8,
+    seed: Annotated[int, typer.Option(min=0, help="of --train and --sample")] = 42,
+    holdout: Annotated[bool, typer.Option("--holdout", help="score it on text that no decision has seen")] = False,
+    export: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="write weights, tokenizer, configuration")
+    ] = None,
+) -> None:
+    """Show the winner; check it out, train it longer, let it write, score it on the holdout, export it.
+
+    In this order, whatever is asked for: what was trained longer is what writes and is exported.
+    """
+    from mlx_autoresearch.errors import UserError
+    from mlx_autoresearch.machine.blas import require_mlx
+
+    if branch is not None and checkout is None:
+        raise UserError("--branch goes with --checkout FOLDER")
+    require_mlx()
+    from mlx_autoresearch.report.text import one_line
+    from mlx_autoresearch.research.status import find_research
+    from mlx_autoresearch.research.winner import Winner
+
+    winner = Winner.of(find_research(which, home))
+    record = winner.record
+    typer.echo(f"experiment: {record.number}")
+    typer.echo(f"commit: {record.commit}")
+    typer.echo(f"val_bpb: {record.val_bpb:.6f}")
+    typer.echo(f"hypothesis: {one_line(record.hypothesis)}")
+    if checkout is not None:
+        typer.echo(f"checked out: {winner.check_out(checkout, branch)}")
+    if train:
+        trial = winner.train(train, seed=seed)
+        typer.echo(f"trained: {trial.run}")
+        typer.echo(f"trained_val_bpb: {trial.val_bpb:.6f}")
+        typer.echo(f"trained_steps: {trial.steps}")
+    if sample is not None:
+        typer.echo(winner.sample(sample, tokens=tokens, temperature=temperature, seed=seed))
+    if holdout:
+        for key, value in winner.score_holdout().items():
+            typer.echo(f"{key}: {value:.6f}")
+    if export is not None:
+        for path in winner.export(export):
+            typer.echo(str(path))

@@ -1,0 +1,68 @@
+"""Dotted keys: `train.time_budget` for the nested `{"train": {"time_budget": ...}}`, there and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mlx_autoresearch.errors import UserError
+
+from .yaml_text import parse_yaml
+
+
+def place(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key in nested `values`; what is no mapping on the way gives place to one."""
+    *sections, last = key.split(".")
+    for section in sections:
+        if not isinstance(values.get(section), dict):
+            values[section] = {}
+        values = values[section]
+    values[last] = value
+
+
+def nest(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys as nested mappings."""
+    values: dict[str, Any] = {}
+    for key, value in settings.items():
+        place(values, key, value)
+    return values
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted keys. A data source stays whole, since its keys depend on its kind."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict) and prefix + key != "data.source":
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`above` laid over `below`, key by key; a mapping of another kind replaces what is below whole."""
+    merged = dict(below)
+    for key, new in above.items():
+        old = merged.get(key)
+        if key == "source" and isinstance(old, str):
+            old = {"kind": old}
+        if isinstance(old, dict) and isinstance(new, dict) and new.get("kind", old.get("kind")) == old.get("kind"):
+            new = merge(old, new)
+        merged[key] = new
+    return merged
+
+
+def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """The names whose values differ, sorted; a name that one side lacks counts as None there."""
+    return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+
+
+def parse_setting(text: str, form: str) -> tuple[str, Any]:
+    """`key=value` with a YAML value, as (key, value). Raises UserError, which says how a setting is written: `form`."""
+    key, equals, value = text.partition("=")
+    if not equals or not all(part.isidentifier() for part in key.split(".")):
+        raise UserError(f"cannot read {text!r}: a setting is written {form}")
+    try:
+        return key, parse_yaml(value)
+    except ValueError as error:
+        raise UserError(f"cannot read {text!r}: the value is not valid YAML, {error}") from None

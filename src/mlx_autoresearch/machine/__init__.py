@@ -1,0 +1,1 @@
+"""What this computer is and how files are kept on it."""

@@ -1,0 +1,48 @@
+"""Git, called so that neither the user's settings nor a hook decides what it does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from mlx_autoresearch.errors import UserError
+
+_AUTHOR = {"NAME": "mlx-autoresearch", "EMAIL": "research@localhost"}
+_IDENTITY = {f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in _AUTHOR.items()}
+_SETTINGS = {
+    "core.hooksPath": os.devnull,
+    "commit.gpgSign": "false",
+    "core.fsmonitor": "false",
+    "gc.auto": "0",
+    "worktree.useRelativePaths": "false",
+}
+
+
+def git(arguments: list[str], folder: Path) -> str:
+    """What git prints when called in `folder`. Raises UserError, with git's first line, when it fails."""
+    return run(command(arguments, folder), environment())
+
+
+def command(arguments: list[str], folder: Path) -> list[str]:
+    """The command line of git in `folder` with our settings."""
+    settings = [part for key, value in _SETTINGS.items() for part in ("-c", f"{key}={value}")]
+    return ["git", "-C", str(folder), *settings, *arguments]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This process's environment without git's variables, and with our identity."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("GIT_")} | _IDENTITY | more
+
+
+def run(command: list[str], environment: dict[str, str]) -> str:
+    """What a git command prints. Raises UserError, with git's first line, when it fails."""
+    try:
+        # In a group of its own, so that the terminal's Ctrl-C is ours alone.
+        done = subprocess.run(command, capture_output=True, check=True, env=environment, process_group=0)
+    except FileNotFoundError:
+        raise UserError("git is not installed, or not on PATH") from None
+    except subprocess.CalledProcessError as error:
+        first = error.stderr.decode(errors="replace").strip().split("\n")[0]  # the others are general advice
+        raise UserError(f"git {' '.join(command[-3:])}: {first}") from None
+    return done.stdout.decode(errors="surrogateescape")

@@ -1,0 +1,1 @@
+"""val_bpb and the holdout: frozen, and independent of the recipe."""

@@ -1,0 +1,148 @@
+"""val_bpb, the frozen metric: bits per byte on held-out text.
+
+The evaluator trusts a model with logits only. It packs the validation rows, turns logits into bits and counts bytes
+itself, rejects logits that are not finite or have the wrong shape, and checks that no position sees a later token.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import mlx.core as mx
+import numpy as np
+
+from mlx_autoresearch.data.packing import PackedBatches
+from mlx_autoresearch.errors import RunFailed
+from mlx_autoresearch.recipe import fastmath
+
+_CHUNK_ELEMENTS = 2**23  # logits held at once: 32 MiB of float32, whatever the vocabulary and the row length
+_TOLERANCE = 0.01  # nats
+_ROWS = 8  # rows a forward pass; fixed, so that the same model gives the same digits
+
+
+class LanguageModel(Protocol):
+    """What the evaluator asks of a model: features of every position, and logits of any of them."""
+
+    def hidden(self, idx: mx.array) -> mx.array:
+        """(B, T) ids -> (B, T, C) features; position i may depend on ids 0 ... i only."""
+        ...
+
+    def logits(self, hidden: mx.array) -> mx.array:
+        """(..., C) features -> (..., V) logits of the next token."""
+        ...
+
+
+@dataclass(frozen=True)
+class Bpb:
+    """Bits per byte with its two sums, over tokens that stand for at least one byte.
+
+    `reference_bpb` divides by the reference's byte count, which takes a token that is part of a UTF-8 character for a
+    three-byte replacement character.
+    """
+
+    val_bpb: float
+    reference_bpb: float
+    nats: float
+    bytes: int
+    tokens: int
+
+
+def evaluate_bpb(
+    model: LanguageModel,
+    tokens: np.ndarray,
+    offsets: np.ndarray,
+    token_bytes: np.ndarray,
+    *,
+    eval_tokens: int,
+    sequence_len: int,
+    reference_token_bytes: np.ndarray | None = None,
+) -> Bpb:
+    """Score `model` on best-fit packed rows of the validation split.
+
+    tokens (N,) and offsets (documents + 1,): the split, as `PackedBatches` takes them. token_bytes: (V,) bytes of each
+    token, 0 for special tokens, which are left out of both sums. eval_tokens: tokens to score, in rows of
+    `sequence_len`, never more than the split holds. Raises RunFailed when the model's logits are unusable.
+    """
+    rows = max(1, min(eval_tokens, len(tokens)) // sequence_len)
+    packed = PackedBatches(tokens, offsets, batch_size=1, sequence_len=sequence_len)
+    vocab_size = len(token_bytes)
+    reference = token_bytes if reference_token_bytes is None else reference_token_bytes
+    nats: list[float] = []
+    n_bytes = n_reference = n_tokens = 0
+    for first in range(0, rows, _ROWS):
+        batches = [next(packed) for _ in range(min(_ROWS, rows - first))]
+        inputs = np.concatenate([b.inputs for b in batches])  # (B, T)
+        targets = np.concatenate([b.targets for b in batches])
+        if first == 0:
+            check_causality(model, inputs[:1], vocab_size)
+        counted = token_bytes[targets] > 0
+        losses = _token_nats(model, mx.array(inputs), mx.array(targets), vocab_size)
+        nats.append(math.fsum(losses[counted].tolist()))
+        n_bytes += int(token_bytes[targets].sum())
+        n_reference += int(reference[targets][counted].sum())
+        n_tokens += int(counted.sum())
+    total = math.fsum(nats)
+    if not n_bytes:
+        raise RunFailed("the validation rows hold no text, so bits per byte are undefined")
+    return Bpb(total / (math.log(2) * n_bytes), total / (math.log(2) * n_reference), total, n_bytes, n_tokens)
+
+
+def check_causality(model: LanguageModel, row: np.ndarray, vocab_size: int) -> None:
+    """Raise RunFailed if changing the second half of a row (1, T) of ids changes any log-probability in its first half.
+
+    Both passes compute the same shapes in the same order, so that those of a causal model differ by rounding at most:
+    0.01 nats are allowed, or twice the rounding of the largest logit in the dtype of the features.
+    """
+    half = row.shape[1] // 2
+    if not half:
+        return
+    altered = row.copy()
+    altered[:, half:] = (altered[:, half:] + 1) % vocab_size
+    features = [model.hidden(mx.array(r))[0] for r in (row, altered)]
+    before, after = (model.logits(x)[:half].astype(mx.float32) for x in features)
+    largest = float(mx.abs(before).max().item())  # type: ignore[arg-type]
+    if not math.isfinite(largest):
+        raise RunFailed("the model's logits are not finite on the validation text")
+    change = float(mx.abs(_log_probabilities(before) - _log_probabilities(after)).max().item())  # type: ignore[arg-type]
+    if not change <= max(_TOLERANCE, 2 * mx.finfo(features[0].dtype).eps * largest):
+        raise RunFailed(
+            f"the model looks ahead: changing later tokens changed the logits of earlier ones (by {change:.3g} nats)"
+        )
+
+
+def _log_probabilities(logits: mx.array) -> mx.array:
+    return logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+
+
+def _token_nats(model: LanguageModel, inputs: mx.array, targets: mx.array, vocab_size: int) -> np.ndarray:
+    """Cross-entropy in nats of every target, (B, T) float64, a chunk of positions at a time."""
+    B, T = inputs.shape
+    hidden = model.hidden(inputs)
+    if hidden.shape[:2] != (B, T):
+        raise RunFailed(f"the model's features must have shape ({B}, {T}, C), got {hidden.shape}")
+    hidden = hidden.reshape(B * T, -1)
+    labels = targets.reshape(B * T, 1)
+    rows = max(1, _CHUNK_ELEMENTS // vocab_size)
+    chunks = []
+    for i in range(0, B * T, rows):
+        logits = model.logits(hidden[i : i + rows])
+        expected = (min(rows, B * T - i), vocab_size)
+        if logits.shape != expected:
+            raise RunFailed(f"the model's logits must have shape {expected}, got {logits.shape}")
+        chunk = _cross_entropy(logits, labels[i : i + rows])
+        mx.eval(chunk)
+        chunks.append(np.array(chunk, dtype=np.float64))
+    losses = np.concatenate(chunks).reshape(B, T)
+    if not np.isfinite(losses).all() or losses.min() < -1e-3:
+        raise RunFailed("the model's logits are not finite on the validation text")
+    return losses
+
+
+@mx.compile
+def _cross_entropy(logits: mx.array, labels: mx.array) -> mx.array:
+    logits = logits.astype(mx.float32)
+    top = logits.max(axis=-1, keepdims=True)
+    log_total = mx.log(fastmath.exp(logits - top).sum(axis=-1, keepdims=True)) + top
+    return (log_total - mx.take_along_axis(logits, labels, axis=-1))[:, 0]

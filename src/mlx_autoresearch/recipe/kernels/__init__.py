@@ -1,0 +1,1 @@
+"""The differentiable functions over custom_kernels/: one file an operation."""

@@ -1,0 +1,337 @@
+"""MuonAdamW: Muon for the matrices inside the blocks, AdamW for embeddings, head and scalars.
+
+Pure update functions and a thin class round them. Muon is the reference's: Nesterov momentum, Polar Express
+orthogonalisation (Amsel et al., arXiv:2505.16932), NorMuon's variance reduction (Li et al., arXiv:2510.05491) and
+cautious weight decay (Liang et al., arXiv:2411.16085).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten, tree_map_with_path
+
+from mlx_autoresearch.kernels.operation import Implementation, Language, Operation, random_like
+
+# (a, b, c) of X <- aX + (bA + cA²)X with A = XXᵀ, for 5 iterations with a safety factor of 2e-2.
+POLAR_EXPRESS = (
+    (8.156554524902461, -22.48329292557795, 15.878769915207462),
+    (4.042929935166739, -2.808917465908714, 0.5000178451051316),
+    (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
+    (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
+    (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
+)
+
+
+@dataclass(frozen=True)
+class AdamWGroup:
+    """Parameters that share AdamW's settings; lr is the initial learning rate, in units of the parameter."""
+
+    names: tuple[str, ...]
+    lr: float
+    betas: tuple[float, float] = (0.8, 0.95)
+    eps: float = 1e-10
+    weight_decay: float = 0.0
+
+
+@dataclass(frozen=True)
+class MuonGroup:
+    """Matrices of one shape, updated as a batch.
+
+    lr is the spectral norm of one step on a wide matrix; an (m, n) matrix with m > n takes sqrt(m / n) of it.
+    """
+
+    names: tuple[str, ...]
+    lr: float
+    beta2: float = 0.95
+    weight_decay: float = 0.0
+    ns_steps: int = 5
+
+
+def adamw_update(
+    p: mx.array,
+    g: mx.array,
+    exp_avg: mx.array,
+    exp_avg_sq: mx.array,
+    *,
+    step: mx.array,
+    lr: mx.array | float,
+    betas: tuple[float, float],
+    eps: float,
+    weight_decay: float,
+) -> tuple[mx.array, mx.array, mx.array]:
+    """One AdamW step (Loshchilov and Hutter, arXiv:1711.05101) on a parameter of any shape, in float32.
+
+    step: 1 on the first call. Returns the new parameter, first and second moment.
+    """
+    beta1, beta2 = betas
+    g = g.astype(mx.float32)
+    exp_avg = beta1 * exp_avg + (1 - beta1) * g
+    exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * mx.square(g)
+    denominator = mx.sqrt(exp_avg_sq / (1 - beta2**step)) + eps
+    p = p * (1 - lr * weight_decay) - (lr / (1 - beta1**step)) * (exp_avg / denominator)
+    return p, exp_avg, exp_avg_sq
+
+
+def newton_schulz(
+    g: mx.array, steps: int = 5, dtype: mx.Dtype = mx.float32, *, implementation: Implementation = "auto"
+) -> mx.array:
+    """Orthogonalise each matrix of (K, m, n): U Vᵀ of its singular value decomposition, approximately.
+
+    The Frobenius norm is taken in float32; the products run in `dtype`, which is also the result's. implementation:
+    see `kernels.operation`. Raises ValueError when it cannot run here.
+    """
+    return _NEWTON_SCHULZ(g, implementation=implementation, steps=steps, dtype=dtype)
+
+
+def _composed_newton_schulz(g: mx.array, *, steps: int, dtype: mx.Dtype) -> mx.array:
+    x = g.astype(mx.float32)
+    frobenius = mx.sqrt(mx.square(x).sum(axis=(-2, -1), keepdims=True))
+    x = (x / (frobenius * 1.02 + 1e-6)).astype(dtype)
+    tall = x.shape[-2] > x.shape[-1]
+    for a, b, c in POLAR_EXPRESS[:steps]:
+        xt = x.swapaxes(-2, -1)
+        A = xt @ x if tall else x @ xt  # the smaller Gram matrix
+        B = b * A + c * (A @ A)
+        x = a * x + (x @ B if tall else B @ x)
+    return x
+
+
+def _custom_newton_schulz(g: mx.array, *, steps: int, dtype: mx.Dtype, language: Language) -> mx.array:
+    from .kernels.newton_schulz import newton_schulz
+
+    return newton_schulz(g, steps, dtype, implementation=language)
+
+
+_NEWTON_SCHULZ = Operation(
+    "newton_schulz",
+    _composed_newton_schulz,
+    _custom_newton_schulz,
+    differentiable=(),
+    example=random_like,
+)
+
+
+def muon_update(
+    p: mx.array,
+    g: mx.array,
+    momentum_buffer: mx.array,
+    second_moment: mx.array,
+    *,
+    lr: mx.array | float,
+    momentum: mx.array | float,
+    beta2: float,
+    weight_decay: mx.array | float,
+    ns_steps: int = 5,
+    ns_dtype: mx.Dtype = mx.float32,
+    implementation: Implementation = "auto",
+) -> tuple[mx.array, mx.array, mx.array]:
+    """One Muon step on a batch of matrices (K, m, n), in float32 but for the orthogonalisation.
+
+    second_moment: (K, m, 1) when m >= n, else (K, 1, n). Returns the new parameters, momentum and second moment.
+    """
+    m, n = p.shape[-2:]
+    g = g.astype(mx.float32)
+    momentum_buffer = momentum * momentum_buffer + (1 - momentum) * g
+    nesterov = momentum * momentum_buffer + (1 - momentum) * g
+    u = newton_schulz(nesterov, ns_steps, ns_dtype, implementation=implementation).astype(mx.float32)
+
+    # NorMuon: even out rows (or columns) by their running second moment, keeping the norm of the whole update.
+    axis, size = (-1, n) if m >= n else (-2, m)
+    v_mean = mx.square(u).mean(axis=axis, keepdims=True)
+    norm_before = mx.sqrt(v_mean.sum(axis=(-2, -1), keepdims=True) * size)
+    second_moment = beta2 * second_moment + (1 - beta2) * v_mean
+    scale = mx.rsqrt(mx.maximum(second_moment, 1e-10))
+    norm_after = mx.sqrt((v_mean * size * mx.square(scale)).sum(axis=(-2, -1), keepdims=True))
+    u = u * (scale * (norm_before / mx.maximum(norm_after, 1e-10)))
+
+    # Cautious weight decay: only where it points the same way as the update.
+    lr = lr * max(1.0, m / n) ** 0.5
+    decay = weight_decay * p * ((u * p) >= 0)
+    return p - lr * (u + decay), momentum_buffer, second_moment
+
+
+class MuonAdamW:
+    """Updates the parameters of a model by groups, with the interface of `mlx.optimizers`.
+
+    groups: from `gpt_groups`, or your own; every trainable parameter belongs to exactly one.
+    ns_dtype: dtype of the Newton-Schulz products; None takes bfloat16 on a GPU and float32 on a CPU.
+    kernels: which implementation of them, see `kernels.operation`.
+
+    `state` holds arrays only, so it can enter `mx.compile` as inputs and outputs: moments, the step count, and the
+    three scheduled scalars `lr_multiplier` (of every group), `momentum` and `weight_decay_multiplier` (of Muon).
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[AdamWGroup | MuonGroup],
+        ns_dtype: mx.Dtype | None = None,
+        kernels: Implementation = "auto",
+    ):
+        if ns_dtype is None:
+            ns_dtype = mx.float32 if mx.default_device() == mx.Device(mx.cpu) else mx.bfloat16
+        self.groups = tuple(groups)
+        self.ns_dtype = ns_dtype
+        self.kernels: Implementation = kernels
+        self.state: dict[str, Any] = {}
+
+    @classmethod
+    def for_gpt(
+        cls, model: nn.Module, ns_dtype: mx.Dtype | None = None, kernels: Implementation = "auto", **settings: Any
+    ) -> MuonAdamW:
+        """The reference's groups for a `GPT`; `settings` are those of `gpt_groups`."""
+        return cls(gpt_groups(model, **settings), ns_dtype, kernels)
+
+    def init(self, parameters: dict) -> None:
+        """Zero moments for a tree of parameters. Raises ValueError when groups and parameters do not match."""
+        flat: dict[str, mx.array] = dict(tree_flatten(parameters))  # type: ignore[arg-type]
+        grouped = [name for group in self.groups for name in group.names]
+        if sorted(grouped) != sorted(flat):
+            odd = sorted(set(grouped) ^ set(flat)) or sorted(n for n in set(grouped) if grouped.count(n) > 1)
+            raise ValueError(f"[MuonAdamW] every parameter must be in exactly one group; check {odd}")
+        exp_avg, exp_avg_sq, momentum_buffer, second_moment = {}, {}, {}, {}
+        for group in self.groups:
+            if isinstance(group, AdamWGroup):
+                for name in group.names:
+                    exp_avg[name] = mx.zeros(flat[name].shape)
+                    exp_avg_sq[name] = mx.zeros(flat[name].shape)
+                continue
+            shapes = {flat[name].shape for name in group.names}
+            if len(shapes) != 1 or len(next(iter(shapes))) != 2:
+                raise ValueError(f"[MuonAdamW] a Muon group takes matrices of one shape, got {sorted(shapes)}")
+            (m, n), K, first = shapes.pop(), len(group.names), group.names[0]
+            momentum_buffer[first] = mx.zeros((K, m, n))
+            second_moment[first] = mx.zeros((K, m, 1) if m >= n else (K, 1, n))
+        # In place: a function that was compiled with this state must go on seeing it.
+        self.state |= {
+            "scalars": {
+                "step": mx.array(0.0),
+                "lr_multiplier": mx.array(1.0),
+                "momentum": mx.array(0.95),
+                "weight_decay_multiplier": mx.array(1.0),
+            },
+            "exp_avg": exp_avg,
+            "exp_avg_sq": exp_avg_sq,
+            "momentum_buffer": momentum_buffer,
+            "second_moment": second_moment,
+        }
+
+    def set_schedule(self, *, lr_multiplier: float, momentum: float, weight_decay_multiplier: float) -> None:
+        """The scheduled scalars of the next update, as arrays, so that no compiled function freezes them."""
+        if not self.state:
+            raise ValueError("[MuonAdamW] set_schedule comes after init(model.parameters()) or a first update")
+        scalars = self.state["scalars"]
+        scalars["lr_multiplier"] = mx.array(lr_multiplier)
+        scalars["momentum"] = mx.array(momentum)
+        scalars["weight_decay_multiplier"] = mx.array(weight_decay_multiplier)
+
+    def update(self, model: nn.Module, gradients: dict) -> None:
+        """Update the model's parameters in place; those without a gradient, the frozen ones, stay as they are."""
+        model.update(self.apply_gradients(gradients, model.parameters()))
+
+    def apply_gradients(self, gradients: dict, parameters: dict) -> dict:
+        """The updated parameters as a tree of the same structure; moments and step count advance."""
+        if not self.state:
+            self.init(parameters)
+        g: dict[str, mx.array] = dict(tree_flatten(gradients))  # type: ignore[arg-type]
+        p: dict[str, mx.array] = dict(tree_flatten(parameters))  # type: ignore[arg-type]
+        scalars = self.state["scalars"]
+        scalars["step"] = scalars["step"] + 1
+        for group in self.groups:
+            if isinstance(group, AdamWGroup):
+                self._adamw(group, p, g)
+            else:
+                self._muon(group, p, g)
+        return tree_map_with_path(lambda name, _: p[name], parameters)
+
+    def _adamw(self, group: AdamWGroup, p: dict[str, mx.array], g: dict[str, mx.array]) -> None:
+        scalars, exp_avg, exp_avg_sq = (self.state[k] for k in ("scalars", "exp_avg", "exp_avg_sq"))
+        for name in group.names:
+            if name not in g:
+                continue
+            p[name], exp_avg[name], exp_avg_sq[name] = adamw_update(
+                p[name],
+                g[name],
+                exp_avg[name],
+                exp_avg_sq[name],
+                step=scalars["step"],
+                lr=group.lr * scalars["lr_multiplier"],
+                betas=group.betas,
+                eps=group.eps,
+                weight_decay=group.weight_decay,
+            )
+
+    def _muon(self, group: MuonGroup, p: dict[str, mx.array], g: dict[str, mx.array]) -> None:
+        scalars, buffers, second = (self.state[k] for k in ("scalars", "momentum_buffer", "second_moment"))
+        first = group.names[0]
+        updated, buffers[first], second[first] = muon_update(
+            mx.stack([p[name] for name in group.names]),
+            mx.stack([g[name] if name in g else mx.zeros_like(p[name]) for name in group.names]),
+            buffers[first],
+            second[first],
+            lr=group.lr * scalars["lr_multiplier"],
+            momentum=scalars["momentum"],
+            beta2=group.beta2,
+            weight_decay=group.weight_decay * scalars["weight_decay_multiplier"],
+            ns_steps=group.ns_steps,
+            ns_dtype=self.ns_dtype,
+            implementation=self.kernels,
+        )
+        for name, matrix in zip(group.names, mx.split(updated, len(group.names)), strict=True):
+            if name in g:
+                p[name] = matrix.squeeze(0)  # updated[i] would be a gather
+
+
+def gpt_groups(
+    model: nn.Module,
+    *,
+    unembedding_lr: float = 0.004,
+    embedding_lr: float = 0.6,
+    matrix_lr: float = 0.04,
+    scalar_lr: float = 0.5,
+    weight_decay: float = 0.2,
+    adam_betas: tuple[float, float] = (0.8, 0.95),
+    muon_beta2: float = 0.95,
+    ns_steps: int = 5,
+) -> list[AdamWGroup | MuonGroup]:
+    """The reference's parameter groups for a `GPT`.
+
+    Embedding and unembedding rates are those at width 768 and scale by (n_embd / 768) ** -0.5. Raises ValueError
+    for a parameter whose role is unknown.
+    """
+    shapes = {name: p.shape for name, p in tree_flatten(model.parameters())}  # type: ignore[union-attr]
+    roles: dict[str, list[str]] = {r: [] for r in ("lm_head", "wte", "value_embeds", "resid", "x0")}
+    prefixes = {
+        "lm_head.": "lm_head",
+        "transformer.wte.": "wte",
+        "value_embeds.": "value_embeds",
+        "resid_lambdas": "resid",
+        "x0_lambdas": "x0",
+    }
+    matrices: dict[tuple[int, ...], list[str]] = {}
+    for name, shape in shapes.items():
+        role = next((r for prefix, r in prefixes.items() if name.startswith(prefix)), None)
+        if role is not None:
+            roles[role].append(name)
+        elif name.startswith("transformer.h.") and len(shape) == 2:
+            matrices.setdefault(shape, []).append(name)
+        else:
+            raise ValueError(f"[gpt_groups] no group for parameter {name} of shape {shape}")
+    width = (model.config.n_embd / 768) ** -0.5  # type: ignore[union-attr]
+    settings = [
+        ("lm_head", unembedding_lr * width, adam_betas),
+        ("wte", embedding_lr * width, adam_betas),
+        ("value_embeds", embedding_lr * width, adam_betas),
+        ("resid", scalar_lr * 0.01, adam_betas),  # residual gains are sensitive
+        ("x0", scalar_lr, (0.96, 0.95)),  # more momentum for the skip from the embedding
+    ]
+    groups: list[AdamWGroup | MuonGroup] = [
+        AdamWGroup(tuple(roles[role]), lr, betas) for role, lr, betas in settings if roles[role]
+    ]
+    for _, names in sorted(matrices.items()):
+        groups.append(MuonGroup(tuple(names), matrix_lr, muon_beta2, weight_decay, ns_steps))
+    return groups

@@ -1,0 +1,58 @@
+"""One optimizer step, compiled: loss, gradients over micro-batches, update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_map
+
+from mlx_autoresearch.kernels.operation import resolved
+
+from .model import GPT
+from .optimizer import MuonAdamW
+
+
+def make_step(model: GPT, optimizer: MuonAdamW, accumulation_steps: int = 1) -> Callable[[Iterator], mx.array]:
+    """A compiled optimizer step: takes an iterator of (inputs, targets) pairs, returns the mean loss, evaluated.
+
+    Every micro-batch is evaluated before the next is built, so that memory does not grow with `accumulation_steps`.
+    Where kernels run in the simulator nothing is compiled: it needs values at once.
+    """
+    state = [model.state, optimizer.state]
+    simulated = "simulator" in (resolved(model.kernels), resolved(optimizer.kernels))
+    compiled = (lambda function: function) if simulated else partial(mx.compile, inputs=state, outputs=state)
+    loss_and_grad = nn.value_and_grad(model, lambda x, y: model.loss(x, y) / accumulation_steps)
+
+    @compiled
+    def whole(x: mx.array, y: mx.array) -> mx.array:
+        loss, grads = loss_and_grad(x, y)
+        optimizer.update(model, grads)
+        return loss
+
+    @compiled
+    def micro(x: mx.array, y: mx.array, loss_sum: mx.array, grad_sum: dict) -> tuple[mx.array, dict]:
+        loss, grads = loss_and_grad(x, y)
+        return loss_sum + loss, tree_map(mx.add, grad_sum, grads)
+
+    @compiled
+    def update(grads: dict) -> None:
+        optimizer.update(model, grads)
+
+    def step(batches: Iterator) -> mx.array:
+        if accumulation_steps == 1:
+            loss = whole(*next(batches))
+        else:
+            loss = mx.array(0.0)
+            grads = tree_map(mx.zeros_like, model.trainable_parameters())
+            for _ in range(accumulation_steps):
+                x, y = next(batches)
+                loss, grads = micro(x, y, loss, grads)
+                mx.eval(loss, grads)
+            update(grads)
+        mx.eval(loss, state)
+        return loss
+
+    return step

@@ -1,0 +1,1 @@
+"""What an experiment may change, and whether something else has changed."""

@@ -1,0 +1,1 @@
+"""Runs any command within limits and confined; knows nothing of training."""

@@ -1,0 +1,151 @@
+"""The process above an untrusted command: starts it confined, enforces its limits, and leaves nothing running.
+
+`python -m mlx_autoresearch.sandbox.supervisor CONTROL RESULT`, two file descriptors. CONTROL gives a `Command` as one
+line of JSON and then stays open: its end means that the researcher has died. RESULT takes a line of JSON. Orphans of
+the command come to this process (PR_SET_CHILD_SUBREAPER), so that daemons are found whatever they do.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import select
+import signal
+import sys
+import time
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from . import landlock
+from .processes import MARK, Process, descendants, kill_all, marked
+
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_POLL, _POLL_MEMORY = 0.02, 0.2  # seconds
+
+Ended = Literal["exit", "timeout", "memory", "stopped"]
+
+
+@dataclass(frozen=True)
+class Command:
+    """What to run and within which limits.
+
+    seconds: wall clock. memory_mb: resident set of the whole tree, MiB; None for no limit. writable: folders, or None
+    for no confinement. stdin: a file. keep: file descriptors that the command inherits.
+    """
+
+    argv: list[str]
+    cwd: str
+    env: dict[str, str]
+    seconds: float
+    memory_mb: float | None
+    writable: list[str] | None
+    network: bool
+    stdin: str
+    keep: list[int]
+
+
+@dataclass(frozen=True)
+class Result:
+    """How it ended. leftovers: processes that outlived the command and were killed; seconds: wall time."""
+
+    returncode: int | None
+    ended: Ended
+    leftovers: int
+    seconds: float
+    peak_mb: float
+
+
+def main(control: int, result: int) -> None:
+    """Read the command, run it, write the result."""
+    if sys.platform == "linux":
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the researcher decides when to stop
+        signal.signal(number, signal.SIG_IGN)
+    line = b""
+    while not line.endswith(b"\n"):
+        more = os.read(control, 65536)
+        if not more:
+            return
+        line += more
+    command = Command(**json.loads(line))
+    for fd in (control, result):
+        os.set_inheritable(fd, False)
+    pid = os.fork()
+    if pid == 0:
+        _become(command)
+    for fd in (*command.keep, 1, 2):  # or their readers would wait for this process, too
+        os.close(fd)
+    outcome = _watch(command, pid, control)
+    os.write(result, json.dumps(asdict(outcome)).encode() + b"\n")
+
+
+def _become(command: Command) -> None:
+    """The child after the fork: never returns."""
+    try:
+        os.setsid()
+        if sys.platform == "linux":
+            parent = os.getppid()
+            _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != parent:
+                os._exit(127)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        os.dup2(os.open(command.stdin, os.O_RDONLY), 0)
+        for fd in command.keep:
+            os.set_inheritable(fd, True)
+        if command.writable is not None and landlock.version():
+            landlock.confine(command.writable, network=command.network)
+        os.chdir(command.cwd)
+        os.execvpe(command.argv[0], command.argv, command.env)
+    except OSError as error:
+        os.write(2, f"cannot run {command.argv[0]}: {error.strerror}\n".encode())
+    finally:
+        os._exit(127)
+
+
+def _watch(command: Command, pid: int, control: int) -> Result:
+    start = time.monotonic()
+    own = os.getpid()
+    mark = command.env.get(MARK)
+
+    def tree() -> list[Process]:
+        found = {p.pid: p for p in [*descendants(own), *(marked(mark) if mark else [])]}
+        return [p for p in found.values() if p.pid != own]
+
+    ended: Ended = "exit"
+    returncode: int | None = None
+    peak = 0
+    measured = start
+    while True:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            returncode = os.waitstatus_to_exitcode(status)
+            break
+        now = time.monotonic()
+        if now - measured > _POLL_MEMORY:
+            measured = now
+            peak = max(peak, sum(p.rss for p in descendants(own)))
+            if command.memory_mb is not None and peak > command.memory_mb * 2**20:
+                ended = "memory"
+                break
+        if now - start > command.seconds:
+            ended = "timeout"
+            break
+        if select.select([control], [], [], _POLL)[0]:
+            ended = "stopped"
+            break
+    seconds = time.monotonic() - start
+    killed = kill_all(tree)
+    return Result(returncode, ended, killed if ended == "exit" else 0, seconds, peak / 2**20)
+
+
+def _prctl(option: int, value: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,67 @@
+"""Sweeps: any fields of a configuration over a grid, at random or by TPE, in a queue that many processes may share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .study import Queue
+    from .view import Shown
+
+
+@dataclass(frozen=True)
+class Result:
+    """A sweep's folder, its best val_bpb and the values that gave it; None where no trial succeeded."""
+
+    home: Path
+    val_bpb: float | None
+    values: dict[str, Any] | None
+
+
+def open_sweep(file: str | Path, *, home: str | Path, storage: str | None = None) -> Queue:
+    """The queue of a sweep's YAML file: a new one, or the one that is in the folder `home` already.
+
+    storage: an Optuna URL that wins over the file's. Raises UserError for a wrong file, points that cannot be trained,
+    data that is not prepared, and a storage that cannot be opened or holds another sweep.
+    """
+    from mlx_autoresearch.training.trainer import open_data
+
+    from .spec import check_points, load_sweep
+    from .study import Queue
+
+    sweep = load_sweep(file)
+    if storage is not None:
+        sweep = sweep.model_copy(update={"storage": storage})
+    open_data(check_points(sweep))
+    return Queue(sweep, Path(home), Path(file).stem)
+
+
+def work(queue: Queue, shown: Shown) -> None:
+    """Run trials until none waits in the queue. Raises KeyboardInterrupt when stopped; `work` again continues."""
+    from .worker import Worker
+
+    with shown:
+        try:
+            Worker(queue, shown.say, shown.live).run()
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("stopped; run the same command to continue") from None
+
+
+def write_up(queue: Queue) -> Result:
+    """Write table.tsv, the plots and report.html from what the study holds now."""
+    from optuna.trial import TrialState
+
+    from mlx_autoresearch.report.write import write
+
+    from .plots import draw
+    from .table import ranked, tsv
+
+    (queue.home / "table.tsv").write_text(tsv(queue), encoding="utf-8")
+    if (queue.home / "ledger.jsonl").is_file():
+        write(queue.home, title=f"sweep/{queue.study.study_name}", plots=draw(queue))
+    best = next((t for t in ranked(queue) if t.state is TrialState.COMPLETE), None)
+    if best is None:
+        return Result(queue.home, None, None)
+    return Result(queue.home, best.value, best.user_attrs["values"])

@@ -1,0 +1,1 @@
+"""One training run: set-up, clock, loop, run folder, summary."""

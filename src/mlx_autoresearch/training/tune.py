@@ -1,0 +1,52 @@
+"""Measures a configuration's operations on request, and says what came out."""
+
+from __future__ import annotations
+
+from mlx_autoresearch.config.settings import Config
+from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.kernels import tuning
+from mlx_autoresearch.machine import device
+
+
+def tune(config: Config, *, again: bool) -> dict[str, tuning.Choice]:
+    """The choice for every operation of a training step, measured where it is not known, or all of them `again`.
+
+    Raises UserError where there is no GPU.
+    """
+    if device.kernel_backend() is None:
+        raise UserError("kernels: there is nothing to choose on a CPU: custom kernels run on Metal and CUDA")
+    from mlx_autoresearch.recipe.optimizer import MuonAdamW
+
+    from .setup import choose_kernels, make_model
+
+    config = config.model_copy(update={"kernels": "mlx"})
+    model = make_model(config)
+    optimizer = MuonAdamW.for_gpt(model, kernels="mlx", **config.optimizer.model_dump())
+    optimizer.init(model.parameters())
+    shapes = choose_kernels(model, optimizer, config)
+    if again:
+        tuning.forget(shapes)
+    model.kernels = optimizer.kernels = "auto"
+    choose_kernels(model, optimizer, config)
+    known = tuning.choices()
+    return {shape: known[shape] for shape in shapes}
+
+
+def choices_text(choices: dict[str, tuning.Choice]) -> str:
+    """Both sides of every choice: milliseconds and peak memory of forward and backward, and the kernel's error."""
+    lines = [f"forward and backward on {device.device_name()}; the kernel's error is in units of what is allowed"]
+    for what, choice in choices.items():
+        sides = [f"{name} {_side(measured)}" for name, measured in choice.measured.items()]
+        lines += [what, f"    {'; '.join(sides)}  -> {choice.chosen}"]
+    return "\n".join(lines)
+
+
+def _side(measured: tuning.Measurement) -> str:
+    parts = []
+    if measured.milliseconds is not None:
+        parts.append(f"{measured.milliseconds:.3f} ms, {measured.peak_mb:,.0f} MiB")
+    if measured.error is not None:
+        parts.append(f"error {measured.error:.2f}")
+    if measured.failure is not None:
+        parts.append(measured.failure)
+    return ", ".join(parts)

@@ -1,0 +1,1 @@
+"""Trains and scores one configuration with one seed, in processes of its own."""

@@ -1,0 +1,119 @@
+"""The untrusted side of a trial: trains in one process, turns token ids into logits in another.
+
+    python -m mlx_autoresearch.trials.child train FOLDER CONFIG CODE SCORE MARKS
+    python -m mlx_autoresearch.trials.child logits RUN CODE REQUESTS REPLIES
+
+CODE is a snapshot of the editable files, or "" for the installed ones; MARKS, REQUESTS and REPLIES are descriptors.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from mlx_autoresearch.training.progress import Reporter
+
+TROUBLE = 3  # exit code of a failure that is classified: the last mark says how
+
+
+class _Marks(Reporter):
+    """Tells the parent, which keeps its own clock, how far the run is."""
+
+    def __init__(self, descriptor: int):
+        super().__init__(sys.stdout)
+        self._descriptor = descriptor
+
+    def mark(self, **values: Any) -> None:
+        os.write(self._descriptor, json.dumps(values).encode() + b"\n")
+
+    def start(self, description: dict[str, Any]) -> None:
+        self.mark(event="start")
+
+    def step(self, record: dict[str, Any], remaining: float) -> None:
+        self.mark(event="step", step=record["step"], loss=record["smooth_loss"], remaining=remaining)
+
+    def say(self, message: str) -> None:
+        if message == "evaluating":
+            self.mark(event="trained")
+        super().say(message)
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        self.mark(event="finish")
+
+
+def train(folder: str, config: str, code: str, score: str, marks: str) -> int:
+    """Train CONFIG (JSON) into FOLDER. Exit code 0, or TROUBLE after a last mark."""
+    from mlx_autoresearch.errors import RunFailed, UserError
+
+    reporter = _Marks(int(marks))
+    try:
+        _with_code(code)
+        from mlx_autoresearch.config.load import validate_config
+        from mlx_autoresearch.training.trainer import train_in
+
+        train_in(Path(folder), validate_config(json.loads(config), "the trial"), score=score == "1", reporter=reporter)
+    except RunFailed as error:
+        kind = "nan" if "the loss" in str(error) else "metric"
+        reporter.mark(event="trouble", kind=kind, detail=str(error))
+    except UserError as error:
+        reporter.mark(event="trouble", kind="out of memory" if "needs" in str(error) else "setup", detail=str(error))
+    except MemoryError as error:
+        reporter.mark(event="trouble", kind="out of memory", detail=f"{error}")
+    except RuntimeError as error:
+        if "alloc" not in str(error) and "out of memory" not in str(error):
+            raise
+        reporter.mark(event="trouble", kind="out of memory", detail=f"{error}")
+    else:
+        return 0
+    return TROUBLE
+
+
+def logits(run: str, code: str, requests: str, replies: str) -> int:
+    """Serve logits of RUN's checkpoint until REQUESTS ends.
+
+    A request is one line of JSON, [ids file, B, T, V, positions at a time, logits file]: (B, T) int32 in, (B, T, V)
+    float32 out, through files mapped into memory. The reply is the line "done".
+    """
+    _with_code(code)
+    import mlx.core as mx
+    import numpy as np
+
+    from mlx_autoresearch.training.run import Run
+    from mlx_autoresearch.training.setup import make_model
+
+    folder = Run.open(run)
+    model = make_model(folder.config().model_copy(update={"kernels": "mlx"}))  # as trainer.evaluate_model
+    folder.load_checkpoint(model)
+    with os.fdopen(int(requests)) as lines, os.fdopen(int(replies), "w") as answers:
+        for line in lines:
+            ids_file, B, T, V, chunk, out_file = json.loads(line)
+            ids = np.fromfile(ids_file, dtype=np.int32).reshape(B, T)
+            hidden = model.hidden(mx.array(ids))
+            hidden = hidden.reshape(B * T, -1)
+            with open(out_file, "r+b") as file, mmap.mmap(file.fileno(), B * T * V * 4) as memory:
+                out = np.frombuffer(memory, dtype=np.float32).reshape(B * T, V)
+                for i in range(0, B * T, chunk):
+                    part = model.logits(hidden[i : i + chunk]).astype(mx.float32)
+                    if part.shape != out[i : i + chunk].shape:
+                        print(f"logits must have shape {out[i : i + chunk].shape}, got {part.shape}")
+                        return TROUBLE
+                    out[i : i + chunk] = np.array(part)
+                del out
+            print("done", file=answers, flush=True)
+    return 0
+
+
+def _with_code(code: str) -> None:
+    if code:
+        from .overlay import install
+
+        install(Path(code))
+
+
+if __name__ == "__main__":
+    command = {"train": train, "logits": logits}[sys.argv[1]]
+    sys.exit(command(*sys.argv[2:]))

@@ -1,0 +1,71 @@
+"""`mlx-autoresearch kernels verify`: table, exit codes, and a kernel of the user's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+from typer.testing import CliRunner
+
+from mlx_autoresearch.cli.kernels import kernels
+from mlx_autoresearch.errors import UserError
+from tests.support.compiler_paths import needs_compiler
+
+DOUBLE = "const uint i = thread_position_in_grid.x;\nif (i < x_shape[0])\n  y[i] = 2.0f * x[i];\n"
+DESCRIPTION = """
+inputs:
+  x: {dtype: float32, shape: [n]}
+outputs:
+  y: {dtype: float32, shape: [n]}
+grid: ["32 * ceil_div(n, 32)", 1, 1]
+threadgroup: [32, 1, 1]
+cases: [{n: 1}, {n: 50}]
+"""
+
+
+@pytest.fixture
+def double(tmp_path: Path) -> Path:
+    """A user's kernel: three files in a folder."""
+    (tmp_path / "double.metal").write_text(DOUBLE)
+    (tmp_path / "double.yaml").write_text(DESCRIPTION)
+    (tmp_path / "double.py").write_text("def definition(x):\n    return {'y': 2 * x}\n")
+    return tmp_path / "double.metal"
+
+
+@needs_compiler
+def test_a_users_kernel_passes(double: Path) -> None:
+    result = CliRunner().invoke(kernels, ["verify", str(double), "--seed", "0", "--seed", "5", "--shape", "n=33"])
+    assert result.exit_code == 0, result.output
+    assert "double" in result.output and " 2 " in result.output
+
+
+@needs_compiler
+def test_a_finding_is_shown_with_its_line_and_exits_with_1(double: Path) -> None:
+    double.write_text(DOUBLE.replace("if (i < x_shape[0])", "if (i <= x_shape[0])"))
+    result = CliRunner().invoke(kernels, ["verify", str(double), "--seed", "0"])
+    assert result.exit_code == 1
+    assert "(n=50; seed 0): device-out-of-bounds at double.metal:3" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nonsense"], "no kernel 'nonsense'"),
+        (["rope", "--shape", "T"], "expected NAME=VALUE"),
+        pytest.param(["rope", "--shape", "Q=3"], "unknown size 'Q'", marks=needs_compiler),
+        (["rope", "--compiler", "/bin/true"], "is not a compiler"),
+    ],
+)
+def test_wrong_use_is_a_user_error(arguments: list[str], message: str) -> None:
+    result = CliRunner().invoke(kernels, ["verify", *arguments])
+    assert isinstance(result.exception, UserError)
+    assert message in str(result.exception)
+
+
+def test_metal_says_why_it_cannot() -> None:
+    if mx.metal.is_available():
+        pytest.skip("this machine has Metal")
+    result = CliRunner().invoke(kernels, ["verify", "--on", "metal"])
+    assert isinstance(result.exception, UserError)
+    assert "no Metal device: a Mac" in str(result.exception)

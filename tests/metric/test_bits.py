@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import math
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mlx_autoresearch.data.packing import PackedBatches
+from mlx_autoresearch.errors import RunFailed
+from mlx_autoresearch.metric import bits as module
+from mlx_autoresearch.metric.bits import evaluate_bpb
+from tests.support.arrays import normal
+
+V, T = 12, 8
+TOKEN_BYTES = np.array([0, 0, 1, 1, 1, 2, 2, 3, 3, 4, 5, 1], np.int32)  # two special tokens
+
+
+class Table:
+    """Logits looked up by the current token: causal, and easy to score by hand."""
+
+    def __init__(self, table: np.ndarray):
+        self.table = mx.array(table.astype(np.float32))
+
+    def hidden(self, idx: mx.array) -> mx.array:
+        return mx.take(mx.eye(V), idx, axis=0)
+
+    def logits(self, hidden: mx.array) -> mx.array:
+        return hidden @ self.table
+
+
+def documents(n: int = 30, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    docs = [np.concatenate([[0], rng.integers(2, V, rng.integers(1, 15))]) for _ in range(n)]
+    return np.concatenate(docs).astype(np.uint16), np.cumsum([0] + [len(d) for d in docs])
+
+
+def score(model, eval_tokens: int = 10 * T, **changes):
+    tokens, offsets = documents()
+    return evaluate_bpb(model, tokens, offsets, TOKEN_BYTES, eval_tokens=eval_tokens, sequence_len=T, **changes)
+
+
+def test_bits_and_bytes_are_counted_as_defined() -> None:
+    table = np.random.default_rng(1).standard_normal((V, V)) * 2
+    got = score(Table(table))
+    tokens, offsets = documents()
+    packed = PackedBatches(tokens, offsets, batch_size=1, sequence_len=T)
+    nats = n_bytes = n_tokens = 0
+    for _ in range(10):
+        row = next(packed)
+        for x, y in zip(row.inputs[0], row.targets[0], strict=True):
+            if TOKEN_BYTES[y]:
+                nats += np.log(np.exp(table[x]).sum()) - table[x, y]
+                n_bytes += TOKEN_BYTES[y]
+                n_tokens += 1
+    assert (got.bytes, got.tokens) == (n_bytes, n_tokens)
+    assert got.nats == pytest.approx(nats, rel=1e-6)
+    assert got.val_bpb == pytest.approx(nats / math.log(2) / n_bytes, rel=1e-6)
+
+
+def test_a_uniform_guess_costs_log2_v_a_token() -> None:
+    got = score(Table(np.zeros((V, V))))
+    assert got.nats == pytest.approx(got.tokens * math.log(V), rel=1e-6)
+
+
+def test_the_reference_count_is_offered_beside_the_true_one() -> None:
+    reference = np.where(TOKEN_BYTES > 0, 3, 0)
+    got = score(Table(np.zeros((V, V))), reference_token_bytes=reference)
+    assert got.reference_bpb == pytest.approx(got.nats / math.log(2) / (3 * got.tokens))
+    assert got.val_bpb == pytest.approx(got.nats / math.log(2) / got.bytes)
+
+
+def test_chunks_and_batches_do_not_change_the_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Table(np.random.default_rng(2).standard_normal((V, V)))
+    whole = score(model)
+    monkeypatch.setattr(module, "_CHUNK_ELEMENTS", 5 * V)
+    assert score(model).nats == pytest.approx(whole.nats, rel=1e-6)
+    monkeypatch.setattr(module, "_ROWS", 3)
+    assert score(model).nats == pytest.approx(whole.nats, rel=1e-6)
+    assert score(model) == score(model)
+
+
+def test_never_more_tokens_than_the_split_holds() -> None:
+    tokens, _ = documents()
+    got = score(Table(np.zeros((V, V))), eval_tokens=10**9)
+    assert got.tokens <= len(tokens)
+
+
+class LooksAhead(Table):
+    def hidden(self, idx: mx.array) -> mx.array:
+        return super().hidden(mx.concatenate([idx[:, 1:], idx[:, :1]], axis=1))
+
+
+class LooksAheadInLogits(Table):
+    def logits(self, hidden: mx.array) -> mx.array:
+        return mx.concatenate([hidden[1:], hidden[:1]]) @ self.table
+
+
+class Nudge(LooksAhead):
+    """Raises the logit of one token, the next one, by half a nat: nearly nothing among all logits of a row."""
+
+    def __init__(self, table: np.ndarray):
+        super().__init__(100.0 * np.eye(V))
+
+    def hidden(self, idx: mx.array) -> mx.array:
+        return 10.0 * Table.hidden(self, idx) + 0.005 * super().hidden(idx)
+
+
+class WrongShape(Table):
+    def logits(self, hidden: mx.array) -> mx.array:
+        return super().logits(hidden)[:, :-1]
+
+
+class OneLogit(Table):
+    def logits(self, hidden: mx.array) -> mx.array:
+        return super().logits(hidden)[:, :1]
+
+
+class WrongRows(Table):
+    def hidden(self, idx: mx.array) -> mx.array:
+        return super().hidden(idx)[:, ::2] if idx.shape[0] > 1 else super().hidden(idx)
+
+
+@pytest.mark.parametrize(
+    "model, message",
+    [
+        (LooksAhead, "looks ahead"),
+        (LooksAheadInLogits, "looks ahead"),
+        (Nudge, "looks ahead"),
+        (WrongShape, "must have shape"),
+        (OneLogit, "must have shape"),
+        (WrongRows, "must have shape"),
+    ],
+)
+def test_models_that_break_the_rules_are_refused(model, message) -> None:
+    with pytest.raises(RunFailed, match=message):
+        score(model(np.random.default_rng(3).standard_normal((V, V))))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_logits_that_are_not_finite_are_refused(bad) -> None:
+    table = np.random.default_rng(3).standard_normal((V, V))
+    table[5, :] = bad
+    with pytest.raises(RunFailed, match=r"not finite|looks ahead"):
+        score(Table(table))
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16])
+def test_rounding_is_not_taken_for_looking_ahead(dtype: mx.Dtype) -> None:
+    class Rounded(Table):
+        """A causal model whose second pass differs by one rounding of the features' dtype."""
+
+        passes = 0
+
+        def hidden(self, idx: mx.array) -> mx.array:
+            self.passes += 1
+            scale = 1 + mx.finfo(dtype).eps * (self.passes % 2)
+            return (super().hidden(idx) * scale).astype(dtype)
+
+    score(Rounded(15 * np.random.default_rng(5).uniform(-1, 1, (V, V))))
+
+
+def test_a_row_of_one_token_cannot_look_ahead() -> None:
+    tokens, offsets = documents()
+    evaluate_bpb(Table(np.zeros((V, V))), tokens, offsets, TOKEN_BYTES, eval_tokens=4, sequence_len=1)
+
+
+def test_no_text_to_score_is_said() -> None:
+    tokens, offsets = np.zeros(20, np.uint16), np.arange(21)
+    with pytest.raises(RunFailed, match="no text"):
+        evaluate_bpb(Table(np.zeros((V, V))), tokens, offsets, TOKEN_BYTES, eval_tokens=16, sequence_len=T)
+
+
+def test_large_logits_do_not_overflow() -> None:
+    table = np.array(normal((V, V), 4)) * 1e4
+    assert math.isfinite(score(Table(table)).val_bpb)

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mlx_autoresearch.recipe.optimizer import AdamWGroup, MuonAdamW, MuonGroup, adamw_update, muon_update, newton_schulz
+from tests.support.arrays import normal, relative_error
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 5), (3, 8, 33), (2, 33, 8), (4, 1, 7), (1, 64, 64)])
+def test_newton_schulz_orthogonalises(shape) -> None:
+    """Singular vectors stay, singular values move close to 1."""
+    g = normal(shape, 0)
+    u, s, vt = np.linalg.svd(np.array(g, np.float64), full_matrices=False)
+    x = np.array(newton_schulz(g), np.float64)
+    in_basis = np.swapaxes(u, -1, -2) @ x @ np.swapaxes(vt, -1, -2)
+    values = np.diagonal(in_basis, axis1=-2, axis2=-1)
+    off = in_basis - values[..., None] * np.eye(values.shape[-1])
+    well_conditioned = s > 1e-2 * np.linalg.norm(s, axis=-1, keepdims=True)
+    assert np.abs(off).max() < 1e-3
+    assert np.all((values > 0.6) & (values < 1.3) | ~well_conditioned)
+
+
+def test_newton_schulz_ignores_the_scale() -> None:
+    g = normal((2, 16, 48), 1)
+    for scale in (0.1, 1e4):  # below that the 1e-6 added to the norm shows
+        assert relative_error(newton_schulz(g * scale), newton_schulz(g)) < 1e-4
+    assert np.isfinite(np.array(newton_schulz(mx.zeros((1, 4, 4))))).all()
+
+
+def test_newton_schulz_in_bfloat16() -> None:
+    g = normal((1, 64, 64), 2)
+    x = newton_schulz(g, dtype=mx.bfloat16)
+    assert x.dtype == mx.bfloat16
+    assert relative_error(x.astype(mx.float32), newton_schulz(g)) < 0.15  # five quintic steps at 3 digits
+    # Summed in bfloat16, 65,536 ones make 256, a norm 16 times too small, and the iteration explodes.
+    ones = newton_schulz(mx.ones((1, 256, 256), mx.bfloat16), dtype=mx.bfloat16).astype(mx.float32)
+    assert 0.6 < ones.mean().item() * 256 < 1.3
+
+
+def test_adamw_against_its_definition_in_float64() -> None:
+    p0, lr, b1, b2, eps, decay = normal((5, 3), 0), 0.01, 0.8, 0.95, 1e-10, 0.1
+    p, m, v = p0, mx.zeros((5, 3)), mx.zeros((5, 3))
+    q, mm, vv = np.array(p0, np.float64), np.zeros((5, 3)), np.zeros((5, 3))
+    for step in range(1, 6):
+        g = normal((5, 3), step)
+        p, m, v = adamw_update(
+            p, g, m, v, step=mx.array(float(step)), lr=lr, betas=(b1, b2), eps=eps, weight_decay=decay
+        )
+        g = np.array(g, np.float64)
+        mm, vv = b1 * mm + (1 - b1) * g, b2 * vv + (1 - b2) * g * g
+        q = q * (1 - lr * decay) - lr * (mm / (1 - b1**step)) / (np.sqrt(vv / (1 - b2**step)) + eps)
+    assert relative_error(p, q) < 1e-6
+
+
+def muon_step(p: mx.array, g: mx.array, **settings) -> mx.array:
+    K, m, n = p.shape
+    second = mx.zeros((K, m, 1) if m >= n else (K, 1, n))
+    defaults = {"lr": 0.1, "momentum": 0.9, "beta2": 0.95, "weight_decay": 0.0}
+    return muon_update(p, g, mx.zeros(p.shape), second, **(defaults | settings))[0]
+
+
+@pytest.mark.parametrize("shape", [(1, 32, 8), (1, 8, 32), (1, 16, 16)])
+def test_the_first_muon_step_has_the_norm_of_an_orthogonal_matrix(shape) -> None:
+    """Variance reduction keeps the update's Frobenius norm, near sqrt(rank), and evens out its rows or columns."""
+    m, n = shape[1:]
+    p = mx.zeros(shape)
+    moved = np.array(muon_step(p, normal(shape, 0)), np.float64)[0] / (0.1 * max(1, m / n) ** 0.5)
+    assert np.linalg.norm(moved) == pytest.approx(min(m, n) ** 0.5, rel=0.15)
+    per_neuron = np.linalg.norm(moved, axis=1 if m >= n else 0)
+    assert per_neuron.std() / per_neuron.mean() < 1e-3
+
+
+def test_weight_decay_is_cautious() -> None:
+    """It acts only where it points the same way as the update."""
+    p, g = normal((1, 12, 12), 0), normal((1, 12, 12), 1)
+    plain, decayed = (np.array(muon_step(p, g, weight_decay=w), np.float64) for w in (0.0, 0.5))
+    before = np.array(p, np.float64)
+    agrees = (before - plain) * before >= 0
+    assert 0.2 < agrees.mean() < 0.8
+    assert np.allclose(plain - decayed, np.where(agrees, 0.1 * 0.5 * before, 0), atol=1e-7)
+
+
+def test_matrices_of_a_batch_do_not_mix() -> None:
+    p, g = normal((3, 6, 10), 0), normal((3, 6, 10), 1)
+    together = muon_step(p, g)
+    for i in range(3):
+        assert relative_error(together[i : i + 1], muon_step(p[i : i + 1], g[i : i + 1])) < 1e-5
+
+
+def test_groups_must_cover_every_parameter_once() -> None:
+    parameters = {"a": mx.zeros((2, 2)), "b": mx.zeros((2, 2))}
+    for groups in (
+        [AdamWGroup(("a",), 0.1)],
+        [AdamWGroup(("a", "b"), 0.1), MuonGroup(("b",), 0.1)],
+        [AdamWGroup(("a", "b", "c"), 0.1)],
+    ):
+        with pytest.raises(ValueError, match="exactly one group"):
+            MuonAdamW(groups).init(parameters)
+    with pytest.raises(ValueError, match="matrices of one shape"):
+        MuonAdamW([MuonGroup(("a", "b"), 0.1)]).init({"a": mx.zeros((2, 2)), "b": mx.zeros((2, 3))})

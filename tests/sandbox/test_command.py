@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlx_autoresearch.sandbox import command, landlock, processes
+from mlx_autoresearch.sandbox.command import KEPT_BYTES, Outcome, Running, clean_environment, run_command
+
+confined = pytest.mark.skipif(not landlock.version(), reason="this kernel has no Landlock")
+
+
+def shell(folder: Path, script: str, **limits: Any) -> Outcome:
+    given = {"cwd": folder, "env": clean_environment(folder, folder), "seconds": 20.0, "mark": str(folder)} | limits
+    return run_command(["sh", "-c", script], **given)
+
+
+def test_a_command_that_ends_by_itself(tmp_path: Path) -> None:
+    outcome = shell(tmp_path, "echo out; echo err >&2; exit 3", transcript=tmp_path / "transcript")
+    assert (outcome.returncode, outcome.ended, outcome.leftovers) == (3, "exit", 0)
+    assert outcome.output == "out\nerr\n" == (tmp_path / "transcript").read_text()
+
+
+def test_a_command_that_is_not_there(tmp_path: Path) -> None:
+    outcome = run_command(["/no/such"], cwd=tmp_path, env={}, seconds=9, mark="x")
+    assert outcome.returncode == 127
+    assert "cannot run /no/such" in outcome.output
+
+
+def test_secrets_are_not_inherited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (
+        "ANTHROPIC_API_KEY",
+        "AWS_SECRET_ACCESS_KEY",
+        "GITHUB_TOKEN",
+        "HF_TOKEN",
+        "SSH_AUTH_SOCK",
+        "NVIDIA_API_KEY",
+    ):
+        monkeypatch.setenv(name, "secret")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["relative", os.environ.get("PYTHONPATH", "")]))
+    outcome = shell(tmp_path, "env")
+    assert "=secret" not in outcome.output
+    assert f"PYTHONPATH={Path.cwd()}/relative" in outcome.output
+    assert f"HOME={tmp_path}" in outcome.output
+
+
+def test_the_whole_tree_is_killed_at_the_time_limit(tmp_path: Path) -> None:
+    started = time.monotonic()
+    outcome = shell(tmp_path, "sleep 300 & (setsid sleep 300 &) ; sleep 300", seconds=0.5)
+    assert outcome.ended == "timeout"
+    assert time.monotonic() - started < 20
+    assert not processes.marked(str(tmp_path))
+
+
+def test_memory_of_the_whole_tree_is_limited(tmp_path: Path) -> None:
+    hog = f"{sys.executable} -c 'x = bytearray(200 << 20); import time; time.sleep(60)'"
+    outcome = shell(tmp_path, f"{hog} & {hog} & wait", memory_mb=300)
+    assert outcome.ended == "memory"
+    assert not processes.marked(str(tmp_path))
+
+
+def test_output_is_capped_in_the_middle(tmp_path: Path) -> None:
+    outcome = shell(tmp_path, "echo first; seq 1 1000000; echo last")
+    assert outcome.output.startswith("first\n1\n")
+    assert outcome.output.endswith("1000000\nlast\n")
+    assert "bytes left out" in outcome.output
+    assert len(outcome.output) < KEPT_BYTES + 2**17
+
+
+def test_a_command_without_end_can_be_stopped(tmp_path: Path) -> None:
+    env = clean_environment(tmp_path, tmp_path)
+    with Running(["sleep", "300"], cwd=tmp_path, env=env, seconds=60, mark=str(tmp_path)) as running:
+        assert running.alive
+        assert running.stop().ended == "stopped"
+
+
+def test_a_command_that_prints_without_end_is_not_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "MAX_BYTES", 1 << 16)
+    env = clean_environment(tmp_path, tmp_path)
+    with Running(["yes"], cwd=tmp_path, env=env, seconds=60, mark=str(tmp_path)) as running:
+        until = time.monotonic() + 20
+        while running.alive and time.monotonic() < until:
+            time.sleep(0.02)
+        assert not running.alive
+        assert running.stop().ended == "output"
+
+
+def test_descriptors_and_standard_input_reach_the_command(tmp_path: Path) -> None:
+    (tmp_path / "in").write_text("brief")
+    read, write = os.pipe()
+    script = f"{sys.executable} -c 'import os; os.write({write}, b\"mark\\n\")'; cat"
+    outcome = shell(tmp_path, script, stdin=tmp_path / "in", keep=[write])
+    assert outcome.output == "brief"
+    with os.fdopen(read) as file:
+        assert file.read() == "mark\n"
+
+
+@confined
+def test_writing_is_confined(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "in", tmp_path / "out"
+    inside.mkdir()
+    outside.mkdir()
+    (outside / "file").write_text("kept")
+    script = f"""
+    echo x > {inside}/new && mkdir {inside}/d && rm {inside}/new && echo inside
+    echo x > {outside}/new; echo x >> {outside}/file; rm {outside}/file; mv {outside}/file {inside}; mkdir {outside}/d
+    echo x > /dev/null && cat {outside}/file
+    kill -0 {os.getpid()} || echo alive
+    """
+    outcome = shell(inside, script, writable=[inside])
+    assert "inside\n" in outcome.output
+    assert (outside / "file").read_text() == "kept"
+    assert os.listdir(outside) == ["file"]
+    if landlock.version() >= 6:
+        assert outcome.output.endswith("alive\n")
+
+
+@pytest.mark.skipif(landlock.version() < 4, reason="this kernel's Landlock knows no network")
+def test_a_confined_computation_has_no_network(tmp_path: Path) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        program = f'import socket; socket.create_connection(("127.0.0.1", {port})); print("on")'
+        connect = f"{sys.executable} -c '{program}'"
+        assert "PermissionError" in shell(tmp_path, connect, writable=[tmp_path]).output
+        assert shell(tmp_path, connect, writable=[tmp_path], network=True).output == "on\n"
