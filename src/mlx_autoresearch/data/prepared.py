@@ -15,7 +15,7 @@ from .shards import Manifest, TokenShards, verify_files
 from .tokenizer import MAX_DOCUMENT_CHARS, MAX_TRAINING_CHARS, SPECIAL_TOKENS, SPLIT_PATTERN, Tokenizer
 
 if TYPE_CHECKING:
-    from .sources.base import Source
+    from .sources.base import Corpus, Source
 
 FORMAT = 1  # raise it whenever the same text would give other files
 TOKENIZER = "tokenizer.json"
@@ -54,16 +54,22 @@ def open_prepared(source: Source, *, vocab_size: int, cache_dir: str | Path) -> 
     Raises `UserError` when it has not been prepared, or when a file is missing or has the wrong size.
     """
     cache = Path(cache_dir).expanduser()
-    folder = prepared_folder(cache, source.fingerprint(downloads_folder(cache)), vocab_size)
+    return find_prepared(source.open(downloads_folder(cache)), vocab_size, cache)
+
+
+def find_prepared(corpus: Corpus, vocab_size: int, cache: Path) -> PreparedData:
+    """As `open_prepared`, for a corpus that is open already."""
+    folder = prepared_folder(cache, corpus.fingerprint, vocab_size)
     if not folder.is_dir():
         raise UserError(
-            f"source {source.kind} is not prepared with vocab_size {vocab_size:,} in {cache}, or its text has changed: "
-            "run `mlx-autoresearch prepare`"
+            f"source {corpus.source.kind} is not prepared with vocab_size {vocab_size:,} in {cache}, or its text has "
+            "changed: run `mlx-autoresearch prepare`"
         )
     return PreparedData(folder, Manifest.load(folder))
 
 
 def downloads_folder(cache: Path) -> Path:
+    """Where sources keep what they fetch."""
     return cache / "downloads"
 
 
