@@ -22,7 +22,6 @@ from mlx_autoresearch.ledger.ledger import Ledger, Record, Trial
 from mlx_autoresearch.report import figures
 from mlx_autoresearch.report.history import History
 from mlx_autoresearch.report.page import page
-from mlx_autoresearch.report.text import amount, clean, duration, one_line
 from mlx_autoresearch.report.write import write
 from tests.support.fake_research import write_research
 
@@ -253,17 +252,3 @@ class TestPicture:
     ) -> None:
         figures.progress_png(History.read(night), tmp_path / "again.png", "research/nov22")
         assert (tmp_path / "again.png").read_bytes() == written[0].read_bytes()
-
-
-class TestText:
-    def test_lines_are_cut_at_words(self) -> None:
-        assert one_line("a line\nof  words", 30) == "a line of words"
-        assert one_line("halve the batch, then wait", 17) == "halve the batch…"
-        assert len(one_line("x" * 90, 30)) == 30
-
-    def test_nothing_invisible_is_left(self) -> None:
-        assert clean("a\x00b\u202ec\ud800d\te\n") == "a\ufffdb\ufffdc\ufffdd\te\n"
-
-    def test_amounts_have_units(self) -> None:
-        assert [amount(x) for x in (950, 12_340, 4_560_000, 1.2e9)] == ["950", "12.3k", "4.56M", "1.20G"]
-        assert [duration(x) for x in (42, 210, 26_000)] == ["42 s", "3.5 min", "7.2 h"]

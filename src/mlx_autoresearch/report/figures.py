@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mlx_autoresearch.ledger.ledger import Record
+from mlx_autoresearch.plain_text import one_line
 
 from .history import FAILURES, STATUS_NAMES, History
-from .text import one_line
 
 INK, QUIET, GRID, PAPER = "#1f2933", "#8a94a0", "#e6e9ed", "#ffffff"
 KEEP, DISCARD, CRASH, BAND = "#1a7f4b", "#b8c0c9", "#d64545", "#1a7f4b"

@@ -14,10 +14,10 @@ from typing import Any
 
 from mlx_autoresearch.config.yaml_text import dump_yaml
 from mlx_autoresearch.ledger.ledger import Record
+from mlx_autoresearch.plain_text import amount, duration, escape, one_line
 
 from . import svg
 from .history import STATUS_NAMES, History
-from .text import amount, clean, duration, escape, one_line
 
 _DIFF_LINES, _DIFF_CHARS = 160, 6000  # the rest is in the experiment's folder
 _CLASSES = {"+": "add", "-": "remove", "@": "hunk"}
@@ -201,7 +201,7 @@ def _story(history: History, record: Record) -> str:
     """Everything about one experiment, folded up under its hypothesis."""
     parts = [f"<summary>{escape(one_line(record.hypothesis)) or 'no hypothesis'}</summary>"]
     if record.reason:
-        parts.append(f"<p>{escape(one_line(record.reason))}</p>")
+        parts.append(f"<p>{escape(one_line(record.reason, 300))}</p>")
     facts = [f"commit {record.commit[:10]}"] if record.commit else []
     facts += [f"by {record.proposer}"] if record.proposer else []
     facts += [f"seed {t.seed}: {'no result' if t.val_bpb is None else f'{t.val_bpb:.4f}'}" for t in record.trials]
@@ -219,7 +219,7 @@ def _pre(text: str) -> str:
 
 
 def _coloured(diff: str) -> str:
-    lines = clean(diff[:_DIFF_CHARS]).split("\n")
+    lines = diff[:_DIFF_CHARS].split("\n")
     shown = "\n".join(_line(line) for line in lines[:_DIFF_LINES]).rstrip()
     if len(lines) > _DIFF_LINES or len(diff) > _DIFF_CHARS:
         shown += '\n<span class="hunk">… the rest is in diff.patch in the folder of the experiment</span>'

@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
+from mlx_autoresearch.plain_text import escape, one_line
+
 from .history import FAILURES, History
-from .text import escape, one_line
 
 _WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 960, 56, 12, 14, 34
 
@@ -41,7 +42,7 @@ def staircase(history: History) -> str:
         at = (x(record.number), y(high if value is None else min(value, high)))
         measured = "no result" if value is None else f"{value:.4f}"
         title = f"{record.number}: {one_line(record.hypothesis)} | {measured}, {record.status}"
-        title += f" | {one_line(record.reason)}" if record.reason else ""
+        title += f" | {one_line(record.reason, 300)}" if record.reason else ""
         mark = _mark(record.status, value is None or value > high, *at)
         parts.append(f'<a href="#e{record.number}"><title>{escape(title)}</title>{mark}</a>')
     return _svg(height, "val_bpb of every experiment and the best so far", parts)
