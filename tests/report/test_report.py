@@ -210,29 +210,44 @@ class TestPage:
         assert "2.3457" in page(History.read(home), "t")
 
 
+@pytest.fixture
+def figure(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The figures that are drawn, kept for a look."""
+    drawn = []
+    original = figures.figure
+
+    @contextmanager
+    def kept(*arguments: Any) -> Iterator[Any]:
+        with original(*arguments) as fig:
+            drawn.append(fig)
+            yield fig
+
+    monkeypatch.setattr(figures, "figure", kept)
+    return drawn
+
+
 class TestPicture:
     def test_it_is_readable_at_the_width_of_a_readme(self, written: tuple[Path, Path]) -> None:
         height, width, _ = matplotlib.image.imread(written[0]).shape
         assert width >= 1600 and 0.4 < height / width < 0.8
 
+    def test_a_val_bpb_of_zero_is_on_the_scale(self, tmp_path: Path, figure: list[Any]) -> None:
+        """Zero is a number, and the best that there is: not a result that is missing."""
+        history = History(tmp_path, [record(0, [1.0]), record(1, [0.0], status="discard")])
+        figures.progress_png(history, tmp_path / "p.png", "")
+        (legend,) = figure[0].legends
+        named = {text.get_text() for text in legend.get_texts()}
+        assert "discarded (1)" in named
+        assert not any("off the scale" in name for name in named)
+
     @pytest.mark.parametrize("seed", range(3))
     def test_labels_overlap_neither_each_other_nor_lines_and_stay_inside(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+        self, tmp_path: Path, figure: list[Any], seed: int
     ) -> None:
-        drawn = []
-        original = figures.figure
-
-        @contextmanager
-        def kept(*arguments: Any) -> Iterator[Any]:
-            with original(*arguments) as fig:
-                drawn.append(fig)
-                yield fig
-
-        monkeypatch.setattr(figures, "figure", kept)
         history = History.read(write_research(tmp_path / "h", seed=seed))
         figures.progress_png(history, tmp_path / "p.png", "research/nov22")
-        drawn[0].canvas.draw()
-        (axes,) = drawn[0].axes
+        figure[0].canvas.draw()
+        (axes,) = figure[0].axes
         labels = [text for text in axes.texts if isinstance(text, Annotation)]
         assert len(labels) == 28
         boxes = [label.get_window_extent() for label in labels]

@@ -52,7 +52,7 @@ def figure(width: float, height: float, path: Path) -> Iterator[Figure]:
 
 
 def progress_png(history: History, path: Path, title: str) -> None:
-    """Draw all experiments of a research or a sweep."""
+    """Draw all experiments of a search or a sweep."""
     with figure(11, 7.6, path) as fig:
         axes = fig.add_subplot()
         axes.set_title(one_line(title, 60), loc="left", fontsize=12.5, fontweight="bold")
@@ -61,11 +61,10 @@ def progress_png(history: History, path: Path, title: str) -> None:
         axes.set_ylabel("validation bits per byte (lower is better)")
         axes.grid(axis="x", visible=False)
         last = max((r.number for r in history.decided), default=0)
-        values = [r.val_bpb for r in history.decided if r.val_bpb is not None]
-        if not values:
+        if not history.values:
             axes.text(0.5, 0.5, "nothing measured yet", transform=axes.transAxes, ha="center", color=QUIET)
             return
-        low, high = min(values) - 2 * (history.sigma or 0.0), _highest(history)
+        low, high = min(history.values) - 2 * (history.sigma or 0.0), _highest(history)
         _draw(axes, history, last, high)
         axes.set_xlim(-0.02 * max(last, 8), last + 0.03 * max(last, 8))
         axes.set_ylim(low - 0.05 * (high - low), high + 0.04 * (high - low))
@@ -91,7 +90,8 @@ def _draw(axes: Any, history: History, last: int, high: float) -> None:
     beaten = [r for r in history.decided if r.status != "keep"]
     inside = [(r.number, r.val_bpb) for r in beaten if r.val_bpb is not None and r.val_bpb <= high]
     without = [(r.number, high) for r in beaten if r.val_bpb is None and r.status in FAILURES]
-    outside = [(r.number, high) for r in beaten if (r.val_bpb or high + 1) > high and r.status not in FAILURES]
+    off_scale = [r for r in beaten if r.val_bpb is None or r.val_bpb > high]
+    outside = [(r.number, high) for r in off_scale if r.status not in FAILURES]
     kept = [(r.number, r.val_bpb) for r in history.kept]
     label = f"kept ({history.counts['keep']})"
     for points, style in (
@@ -179,7 +179,7 @@ def _width(axes: Any, text: str) -> float:
 def _highest(history: History) -> float:
     """Where the axis ends: a few hopeless experiments must not flatten all the others."""
     best = history.best
-    values = sorted(r.val_bpb for r in history.decided if r.val_bpb is not None)
+    values = sorted(history.values)
     top = values[min(len(values) - 1, int(0.97 * len(values)))]
     start = history.steps[0].val_bpb if history.steps else values[-1]
     if best is not None and best.val_bpb is not None:

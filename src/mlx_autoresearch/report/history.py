@@ -54,13 +54,18 @@ class History:
 
     @classmethod
     def read(cls, home: Path) -> History:
-        """The ledger of a research or a sweep."""
+        """The ledger of a search or a sweep."""
         return cls(home, Ledger(home / "ledger.jsonl").records())
 
     @cached_property
     def decided(self) -> list[Record]:
         """The baseline, where there is one, and the experiments."""
         return [r for r in self.records if r.event != "remeasure"]
+
+    @cached_property
+    def values(self) -> list[float]:
+        """The val_bpb of each decided record that has one."""
+        return [r.val_bpb for r in self.decided if r.val_bpb is not None]
 
     @cached_property
     def kept(self) -> list[Record]:

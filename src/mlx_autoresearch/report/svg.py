@@ -17,13 +17,12 @@ Scale = Callable[[float], float]
 
 def staircase(history: History) -> str:
     """Every experiment and the best so far; a point tells its story when hovered over and leads to its row."""
-    decided = [r for r in history.decided if r.val_bpb is not None]
-    if not decided:
+    if not history.values:
         return ""
     last = max(r.number for r in history.decided)
     height = 380
-    start = history.steps[0].val_bpb if history.steps else max(r.val_bpb or 0.0 for r in decided)
-    low = min(r.val_bpb or 0.0 for r in decided) - 2 * (history.sigma or 0.0)
+    start = history.steps[0].val_bpb if history.steps else max(history.values)
+    low = min(history.values) - 2 * (history.sigma or 0.0)
     high = start + 0.35 * max(start - low, 0.02 * start)
     x = _scale(-0.5, last + 0.5, _LEFT, _WIDTH - _RIGHT)
     y = _scale(high, low - 0.06 * (high - low), _TOP, height - _BOTTOM)
