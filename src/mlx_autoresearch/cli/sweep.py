@@ -23,12 +23,12 @@ def sweep(
     from mlx_autoresearch.sweep.spec import describe
     from mlx_autoresearch.sweep.sweep import open_sweep, work, write_up
     from mlx_autoresearch.sweep.table import print_table
-    from mlx_autoresearch.sweep.view import make_shown
+    from mlx_autoresearch.sweep.view import make_view
 
     queue = open_sweep(file, home=Path(runs) / Path(file).stem, storage=storage)
     typer.echo(f"sweep folder: {queue.home}")
     try:
-        work(queue, make_shown())
+        work(queue, make_view())
     finally:
         result = write_up(queue)
     print_table(queue)
