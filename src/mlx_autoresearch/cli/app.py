@@ -25,14 +25,14 @@ try:
     from .signals import STOPS
     from .sweep import sweep
     from .train import config, evaluate, prepare, train
-except KeyboardInterrupt:  # this import is where the time goes before `main` can handle it
+except KeyboardInterrupt:  # these imports take most of the time before `main` handles signals
     print("stopped", file=sys.stderr)
     sys.exit(130)
 
-_OUT_OF_MEMORY = "out of memory: lower train.device_batch_size or the model's size"
+OUT_OF_MEMORY = "out of memory: lower train.device_batch_size or the model's size"
 _MLX_ERRORS = {  # part of the message: what to do
-    "alloc": _OUT_OF_MEMORY,
-    "out of memory": _OUT_OF_MEMORY,
+    "alloc": OUT_OF_MEMORY,
+    "out of memory": OUT_OF_MEMORY,
     "Could not load C++ shared library": "a kernel's compilation was cut short: run again",
     "filesystem error": "MLX cannot keep its compiled kernels: make room, or set TMPDIR to a folder that has some",
 }
@@ -60,7 +60,7 @@ for command in (sweep, prepare, train, evaluate, config, doctor):
 
 
 def main() -> None:
-    """Run the command line; whatever a user can act on ends it with one line on standard error."""
+    """Run the command line. An error that the user can act on ends it with one line on standard error."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by whoever started us
@@ -68,13 +68,13 @@ def main() -> None:
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a path need not be text
     for number in STOPS:
-        if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP, and means it
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup sets SIGHUP to be ignored: leave it so
             signal.signal(number, signal.default_int_handler)
     with _one_line_errors():
         try:
             app(prog_name="mlx-autoresearch")
         finally:
-            sys.stdout.flush()  # here, where its failure is an error like others
+            sys.stdout.flush()  # flushed here, so that its failure is handled like other errors
 
 
 @contextmanager
@@ -94,12 +94,12 @@ def _one_line_errors() -> Iterator[None]:
     except OSError as error:
         _end(f"error: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", 2)
     except MemoryError as error:
-        _end(f"error: {_OUT_OF_MEMORY} ({error})", 2)
-    except RuntimeError as error:  # all that MLX raises; some of it the user can put right
+        _end(f"error: {OUT_OF_MEMORY} ({error})", 2)
+    except RuntimeError as error:  # MLX raises nothing else; the user can put some of it right
         advice = next((advice for part, advice in _MLX_ERRORS.items() if part in str(error)), None)
         if advice is None:
             raise
-        if broken := re.search(r"shared library (.+\.so): ", str(error)):  # or MLX would load it in every later run
+        if broken := re.search(r"shared library (.+\.so): ", str(error)):  # else MLX would load it in every later run
             with suppress(OSError):
                 os.unlink(broken[1])
         _end(f"error: {advice} ({error})", 2)
@@ -107,13 +107,13 @@ def _one_line_errors() -> Iterator[None]:
 
 def _end(message: str, code: int) -> None:
     for number in STOPS:
-        signal.signal(number, signal.SIG_DFL)  # from here on another one ends the process at once, and silently
+        signal.signal(number, signal.SIG_DFL)  # another signal now ends the process at once, without a message
     if message:
         with suppress(OSError):
             newline = "\n" if code == 130 and sys.stderr.isatty() else ""  # after the ^C that the terminal shows
             print(newline + " ".join(message.splitlines()), file=sys.stderr, flush=True)
     try:
         sys.stdout.flush()
-    except OSError:  # or the interpreter would try again, and complain
+    except OSError:  # else the interpreter flushes again at exit, and complains
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)

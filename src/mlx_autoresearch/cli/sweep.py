@@ -1,4 +1,4 @@
-"""`mlx-autoresearch sweep`: many configurations, one after the other, and what came out best."""
+"""`mlx-autoresearch sweep`: measures many points of a space of settings, and shows the best."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def sweep(
 ) -> None:
     """Try a grid, random points or what TPE proposes.
 
-    The same command continues a sweep that was stopped; beside it, it shares the work.
+    Run the same command again to continue a stopped sweep, or to share the work of a running one.
     """
     from mlx_autoresearch.machine.blas import require_mlx
 

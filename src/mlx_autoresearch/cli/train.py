@@ -1,4 +1,4 @@
-"""`mlx-autoresearch prepare`, `train`, `evaluate` and `config`: one configuration, from its text to its val_bpb."""
+"""`mlx-autoresearch prepare`, `train`, `evaluate` and `config`: the commands for one configuration."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ def train(
     path, overrides = split_settings(settings or [])
     if resume is not None and path is not None:
         raise UserError(f"--resume takes the configuration from the run: leave {path} out")
-    config = load_config(path, overrides) if resume is None else None  # wrong settings need not wait for MLX
+    config = (
+        load_config(path, overrides) if resume is None else None
+    )  # before MLX is loaded, so that wrong settings end at once
     with uninterrupted():
         from mlx_autoresearch.machine.blas import require_mlx
 

@@ -1,8 +1,8 @@
-"""Text in, prepared data out: fetch, train the tokenizer, tokenize, shuffle, write; once per corpus and vocabulary.
+"""Prepares text for training: fetch, train a tokenizer, tokenize, shuffle, write; once per corpus and vocabulary.
 
-Prepared data lies in a folder named by what it was made from, so that asking again finds it without reading the text.
-The folder is built beside its place and renamed into it, complete: whatever stops the work leaves nothing to mistake
-for data. Memory stays bounded for any corpus: documents are streamed, and shuffled on disk, as tokens.
+The folder of prepared data is named by what it was made from, so that a second call finds it without reading the text.
+It is built under another name and renamed once complete, so that an interruption leaves nothing that looks like data.
+Memory stays bounded for any corpus: documents are streamed, and shuffled on disk as tokens.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ BATCH_CHARS = 1 << 20  # encoded at a time: `tokenizers` needs some 100 bytes a 
 
 
 def prepare(source: Source, *, vocab_size: int, cache_dir: str | Path, quiet: bool = False) -> PreparedData:
-    """Brings the text of `source` into `cache_dir` and makes tokenizer and token shards of it, unless they are there.
+    """Fetch the text of `source` into `cache_dir` and make its tokenizer and token shards, unless they are there.
 
     Any number of processes may call it at once: one works, the others wait for its result. Progress goes to standard
     error, as bars on a terminal and as lines elsewhere, unless `quiet`. Raises `UserError` when the text is
@@ -177,7 +177,7 @@ def _arrange(
 
 
 def _digests(shards: TokenShards) -> Iterator[bytes]:
-    """A hash a document; over its tokens, which are equal exactly where the texts are."""
+    """A hash of each document's tokens, which are equal exactly where the texts are."""
     tokens = np.asarray(shards.tokens)  # slices of a memmap are slow to make
     start = 0
     for end in shards.offsets[1:].tolist():
@@ -188,9 +188,11 @@ def _digests(shards: TokenShards) -> Iterator[bytes]:
 def _rearrange(
     raw: TokenShards, order: np.ndarray, folder: Path, tokenizer: Tokenizer, *, shuffle: bool
 ) -> TokenShards:
-    """Writes the documents named by `order`, in that order or shuffled."""
+    """Writes the documents whose indices are in `order`, in that order or shuffled."""
     if shuffle:
-        order = np.random.RandomState(SHUFFLE_SEED).permutation(order)  # its streams are frozen, unlike Generator's
+        order = np.random.RandomState(SHUFFLE_SEED).permutation(
+            order
+        )  # its numbers never change between versions; Generator's may
     tokens = np.asarray(raw.tokens)
     with ShardWriter(folder, raw.split, tokenizer.token_bytes) as writer:
         for chunk in np.array_split(order, len(order) // 4096 + 1):

@@ -1,4 +1,4 @@
-"""Prepared data on disk: found without reading the text it was made from."""
+"""Opens prepared data, which is found without reading the text it was made from."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TOKENIZER_SETTINGS = {
 
 @dataclass(frozen=True)
 class PreparedData:
-    """A folder of prepared data: tokenizer, training and validation tokens, and the manifest that vouches for them."""
+    """A folder of prepared data: tokenizer, training and validation tokens, and the manifest with their hashes."""
 
     path: Path
     manifest: Manifest
@@ -74,6 +74,6 @@ def downloads_folder(cache: Path) -> Path:
 
 
 def prepared_folder(cache: Path, fingerprint: str, vocab_size: int) -> Path:
-    """Named by all that decides what is in it; a source's fingerprint covers the source's settings."""
+    """The folder's name is a hash of all that decides its content; the fingerprint covers the source's settings."""
     made_from = [FORMAT, fingerprint, vocab_size, TOKENIZER_SETTINGS]
     return cache / "prepared" / hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]

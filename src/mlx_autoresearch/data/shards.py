@@ -1,7 +1,7 @@
-"""Token shards: a split's documents, tokenized, end to end in one memory-mapped file, with a manifest of hashes.
+"""Token shards: the tokens of a split's documents, end to end in one memory-mapped file; and a manifest of hashes.
 
-One file a split is enough: the largest corpus in view (ten climbmix shards, about 10^9 tokens) is 2 GB, the operating
-system pages in what is read, and no document ever lies across two files.
+One file per split is enough: the largest corpus in view (ten climbmix shards, about 10^9 tokens) takes 2 GB, and the
+operating system loads only the pages that are read.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class TokenShards:
 
     @property
     def sha256(self) -> str:
-        """Recorded hash of the tokens, which say by BOS where documents begin."""
+        """Recorded hash of the tokens; BOS marks where documents begin, so it covers the offsets, too."""
         return self.info.files[_tokens_name(self.split)].sha256
 
 

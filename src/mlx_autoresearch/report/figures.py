@@ -1,4 +1,4 @@
-"""progress.png: every experiment, the best as a staircase, what was kept and why."""
+"""Draws progress.png: every experiment, the best so far as a staircase, and what was kept."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _LABEL_SIZE, _LINE, _LABEL_CHARS, _MOST_LABELS = 8.2, 12.0, 30, 40  # points, po
 
 @contextmanager
 def figure(width: float, height: float, path: Path) -> Iterator[Figure]:
-    """A figure of width x height inches in the house's style, written to `path` as PNG at the end."""
+    """A figure of width x height inches in the style of all plots, written to `path` as PNG at the end."""
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         # A hypothesis may be in any script; a box for a letter that the font lacks is good enough.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
@@ -70,7 +70,7 @@ def progress_png(history: History, path: Path, title: str) -> None:
         axes.set_ylim(low - 0.05 * (high - low), high + 0.04 * (high - low))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         fig.legend(loc="outside lower center", ncols=6, fontsize=9, handletextpad=0.3, columnspacing=1.6)
-        fig.canvas.draw()  # settles the layout, so that data can be told in points
+        fig.canvas.draw()  # fixes the layout, so that positions can be converted to points
         _label(axes, history, low, high)
         axes.set_xticks([t for t in axes.get_xticks() if 0 <= t <= last])
         axes.set_yticks([t for t in axes.get_yticks() if low - 0.1 * (high - low) <= t <= axes.get_ylim()[1]])
@@ -113,7 +113,7 @@ def _draw(axes: Any, history: History, last: int, high: float) -> None:
 
 
 def _label(axes: Any, history: History, low: float, high: float) -> None:
-    """Name what was kept, under the staircase, where nothing else is; lowers the axis until every label has its place.
+    """Label what was kept, below the staircase; extends the axis downwards until every label has room.
 
     A label ends at its point's column and hangs on a thin line, below the line's end of every label that it reaches
     under. So none overlaps another, and no line crosses a label.
@@ -125,7 +125,7 @@ def _label(axes: Any, history: History, low: float, high: float) -> None:
     widths = {r.number: _width(axes, labels[r.number]) / points for r in kept}
     bottom, top = axes.get_ylim()
     labelled, ends = [], []
-    for count in range(min(_MOST_LABELS, len(kept)), -1, -1):  # fewer, until there is room
+    for count in range(min(_MOST_LABELS, len(kept)), -1, -1):  # fewer labels, until there is room
         labelled = [r for r in kept if r in by_gain[:count]]
         _widen(axes, labelled, widths)
         for deeper in range(32):
@@ -177,7 +177,7 @@ def _width(axes: Any, text: str) -> float:
 
 
 def _highest(history: History) -> float:
-    """Where the axis ends: a few hopeless experiments must not flatten all the others."""
+    """The upper end of the axis: a few very bad experiments must not flatten all others."""
     best = history.best
     values = sorted(history.values)
     top = values[min(len(values) - 1, int(0.97 * len(values)))]

@@ -1,4 +1,4 @@
-"""Drawings of the page, as SVG inside it: no script, no font, no file of its own."""
+"""Draws the page's plots as SVG inside it, without scripts, fonts or further files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Scale = Callable[[float], float]
 
 
 def staircase(history: History) -> str:
-    """Every experiment and the best so far; a point tells its story when hovered over and leads to its row."""
+    """Every experiment and the best so far. Hover over a point for its hypothesis; click it for its row."""
     if not history.values:
         return ""
     last = max(r.number for r in history.decided)
@@ -48,7 +48,7 @@ def staircase(history: History) -> str:
 
 
 def curves(history: History) -> str:
-    """Smoothed training loss of what was kept, the first palest and the best strongest."""
+    """Smoothed training loss of the kept runs; later ones are darker, the best is the darkest."""
     drawn = [(record, curve) for record in history.kept if len(curve := history.curve(record)) > 1]
     if not drawn:
         return ""

@@ -1,4 +1,4 @@
-"""What a source of text is, and its corpus: the files listed once, and split into training and validation."""
+"""Sources of text; and the corpus a source opens: its files, listed once and split into training and validation."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ class Source(BaseModel, frozen=True, extra="forbid"):
         return False
 
     def fetch(self, downloads: Path, progress: Progress | None = None) -> None:
-        """Bring what must be brought into `downloads`; raises UserError when it cannot be had."""
+        """Download what is missing into `downloads`; raises UserError when that fails."""
 
     def files(self, downloads: Path) -> list[tuple[str, Path]]:
-        """(group name, file) of all the text, in a fixed order; names are unique and the same on every machine."""
+        """(name, file) of all the text, in a fixed order; names are unique and the same on every machine."""
         raise NotImplementedError
 
     def read(self, path: Path) -> Iterator[str]:
@@ -97,7 +97,7 @@ class Source(BaseModel, frozen=True, extra="forbid"):
         return {"train": [Part(path, 0, train)], "val": [Part(path, train, count)]}
 
     def texts(self, path: Path) -> Iterator[str]:
-        """The documents of one file that hold more than white space; raises UserError when the file is not here."""
+        """The documents of one file that hold more than white space; raises UserError when the file is missing."""
         if not path.is_file():
             raise UserError(f"{path} is not there; run `mlx-autoresearch prepare` to fetch it")
         return (document for document in self.read(path) if document and not document.isspace())

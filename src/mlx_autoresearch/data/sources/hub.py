@@ -1,4 +1,4 @@
-"""Datasets of the Hugging Face hub: the reference's shards by name, anything else through `datasets`."""
+"""Datasets of the Hugging Face hub: presets are downloaded file by file, others are read through `datasets`."""
 
 from __future__ import annotations
 
