@@ -36,7 +36,7 @@ def cut(lines: Iterable[str], doc_bytes: int) -> Iterator[str]:
 
 
 def _pieces(lines: Iterable[str], doc_bytes: int) -> Iterator[tuple[str, int, int]]:
-    """Yields (piece, its bytes, merit of a cut before it): a line, or part of a long one, cut at a space if it has one."""
+    """Yields (piece, its bytes, merit of a cut before it); a piece is a line, or a part of a long line."""
     longest = max(doc_bytes // 4, 1)  # characters; one takes up to 4 bytes
     splitter = re.compile(rf".{{1,{longest}}}(?:(?<=\s)|\Z)|.{{1,{longest}}}", re.DOTALL)
     blank = False
