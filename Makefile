@@ -32,7 +32,7 @@ evaluate: .venv/ready ## Measure a trained run's bits per byte, ARGS=<run folder
 sweep: .venv/ready ## Try the points of SWEEP=configs/sweeps/<name>.yaml
 	$(BIN)/mlx-autoresearch sweep $(SWEEP) $(ARGS)
 
-doctor: .venv/ready ## Say what this machine has and lacks
+doctor: .venv/ready ## Check this machine's setup: device, memory, BLAS, compiler
 	$(BIN)/mlx-autoresearch doctor
 
 verify-kernels: .venv/ready ## Check the Metal kernels in the simulator, on any machine

@@ -16,9 +16,13 @@ import pytest
 from filelock import FileLock
 
 from mlx_autoresearch.cli import app as cli
+from mlx_autoresearch.cli.app import OUT_OF_MEMORY
+from mlx_autoresearch.cli.signals import STOPS
 from mlx_autoresearch.config import load
 from mlx_autoresearch.config.load import load_config
+from mlx_autoresearch.data.prepared import open_prepared
 from mlx_autoresearch.errors import RunFailed, UserError
+from mlx_autoresearch.machine.paths import cache_dir
 from mlx_autoresearch.training.run import CHECKPOINT
 
 MAIN = [sys.executable, "-W", "error", "-c", "from mlx_autoresearch.cli import main; main()"]
@@ -37,7 +41,7 @@ Command = Callable[..., Result]
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Command]:
     """Runs the command line in this process, which is faster than in one of its own."""
     monkeypatch.chdir(tmp_path)
-    handlers = {number: signal.getsignal(number) for number in cli._STOPS}
+    handlers = {number: signal.getsignal(number) for number in STOPS}
 
     def call(*arguments: object) -> Result:
         monkeypatch.setattr(sys, "argv", ["mlx-autoresearch", *map(str, arguments)])
@@ -137,11 +141,11 @@ def test_wrong_usage_is_explained(call: Command, arguments: list[str]):
         (KeyboardInterrupt(), 130, "stopped"),
         (PermissionError(13, "Permission denied", "/x"), 2, "error: /x: Permission denied"),
         (OSError(28, "No space left on device"), 2, "error: No space left on device"),
-        (MemoryError("4 TiB"), 2, f"error: {cli._OUT_OF_MEMORY} (4 TiB)"),
+        (MemoryError("4 TiB"), 2, f"error: {OUT_OF_MEMORY} (4 TiB)"),
         (
             RuntimeError("[malloc] Unable to allocate 4 bytes."),
             2,
-            f"error: {cli._OUT_OF_MEMORY} ([malloc] Unable to allocate 4 bytes.)",
+            f"error: {OUT_OF_MEMORY} ([malloc] Unable to allocate 4 bytes.)",
         ),
     ],
     ids=repr,
@@ -223,9 +227,9 @@ def test_a_terminal_that_lacks_a_letter_is_no_error(call: Command, experiment: P
 def test_signals_wait_for_c_extensions():
     code = """
 import os, signal
-from mlx_autoresearch.cli import app as cli
+from mlx_autoresearch.cli.signals import uninterrupted
 try:
-    with cli._uninterrupted():
+    with uninterrupted():
         os.kill(os.getpid(), signal.SIGINT)
         print("inside")
 except KeyboardInterrupt:
@@ -233,6 +237,15 @@ except KeyboardInterrupt:
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.split() == ["inside", "after"], result
+
+
+def test_prepare_says_the_sizes_once(call: Command, experiment: Path):
+    result = call("prepare", experiment, "data.vocab_size=272")
+    config = load_config(experiment, ["data.vocab_size=272"])
+    data = open_prepared(config.data.source, vocab_size=272, cache_dir=cache_dir())
+    lengths = [f"{data.manifest.splits[split].bytes_per_token:.3f} bytes per token" for split in ("train", "val")]
+    said = [line.rpartition(", ")[2] for line in (result.out + result.err).splitlines() if "documents" in line]
+    assert said == lengths
 
 
 def test_prepare_train_evaluate(call: Command, experiment: Path, tmp_path: Path):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from mlx_autoresearch.cli import doctor
+from mlx_autoresearch.cli import diagnosis, doctor
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.machine import blas, device
 
@@ -39,14 +39,14 @@ def write_manifest(folder: Path, **changes: object) -> None:
     (folder / "manifest.json").write_text(json.dumps(manifest | changes))
 
 
-def printed(diagnosis: doctor.Diagnosis) -> str:
+def printed(found: diagnosis.Diagnosis) -> str:
     out = io.StringIO()
-    doctor.print_diagnosis(diagnosis, Console(file=out, width=40))
+    doctor.print_diagnosis(found, Console(file=out, width=40))
     return out.getvalue()
 
 
 def test_diagnosis_states_this_machines_facts(cache: Path):
-    found = doctor.diagnose()
+    found = diagnosis.diagnose()
     assert found.versions["python"] == platform.python_version()
     assert {"mlx", "mlx_autoresearch", "numpy", "tokenizers"} <= found.versions.keys()
     assert found.device == device.device_name()
@@ -56,7 +56,7 @@ def test_diagnosis_states_this_machines_facts(cache: Path):
 
 
 def test_every_fact_is_one_greppable_line(cache: Path):
-    text = printed(doctor.diagnose())
+    text = printed(diagnosis.diagnose())
     keys = [line.split(": ")[0] for line in text.splitlines()]
     assert {"versions", "device", "memory", "matrix products", "BLAS on the CPU", "custom kernels", "cache"} <= set(
         keys
@@ -66,10 +66,10 @@ def test_every_fact_is_one_greppable_line(cache: Path):
 
 
 def test_prepared_data_is_listed(cache: Path):
-    assert any("no data is prepared" in warning for warning in doctor.diagnose().warnings)
+    assert any("no data is prepared" in warning for warning in diagnosis.diagnose().warnings)
     write_manifest(cache / "prepared" / "abc")
     write_manifest(cache / "prepared" / ".making-abd")
-    found = doctor.diagnose()
+    found = diagnosis.diagnose()
     assert [folder.path.name for folder in found.prepared] == ["abc"]
     assert not any("prepared" in warning for warning in found.warnings)
     assert "prepared: stdlib, vocabulary 4,096, 1,234 train tokens, 56 val tokens, abc" in printed(found)
@@ -78,7 +78,7 @@ def test_prepared_data_is_listed(cache: Path):
 def test_damaged_data_is_a_warning(cache: Path):
     write_manifest(cache / "prepared" / "abc", vocab_size="many")
     (cache / "prepared" / "empty").mkdir()
-    found = doctor.diagnose()
+    found = diagnosis.diagnose()
     assert [folder.manifest for folder in found.prepared] == [None, None]
     assert len([warning for warning in found.warnings if str(cache / "prepared") in warning]) == 2
 
@@ -105,12 +105,12 @@ def test_each_lack_is_named_with_its_remedy(
     said: list[str],
 ):
     write_manifest(cache / "prepared" / "abc")
-    monkeypatch.setattr(doctor, "installed", lambda package: "1.0" if package in installed else None)
-    monkeypatch.setattr(doctor.shutil, "which", lambda _: driver)
+    monkeypatch.setattr(diagnosis, "installed", lambda package: "1.0" if package in installed else None)
+    monkeypatch.setattr(diagnosis.shutil, "which", lambda _: driver)
     monkeypatch.setattr(blas, "name", lambda: blas_name)
     monkeypatch.setattr(device, "is_gpu", lambda: gpu)
     monkeypatch.setattr(device, "cpu_compiler_available", lambda: compiler)
-    warnings = doctor.diagnose().warnings
+    warnings = diagnosis.diagnose().warnings
     assert len(warnings) == len(said)
     assert all(words in warning for words, warning in zip(said, warnings, strict=True))
 
@@ -118,12 +118,12 @@ def test_each_lack_is_named_with_its_remedy(
 def test_without_a_backend_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "mlx.core", None)
     with pytest.raises(UserError, match=r"mlx_autoresearch\[cpu\]"):
-        doctor.diagnose()
+        diagnosis.diagnose()
 
 
 def test_share_of_the_published_peak_is_shown_where_there_is_one(monkeypatch: pytest.MonkeyPatch, cache: Path):
     monkeypatch.setattr(device, "published_peak_flops", lambda *_: None)
-    assert "of the published peak" not in printed(doctor.diagnose())
+    assert "of the published peak" not in printed(diagnosis.diagnose())
     monkeypatch.setattr(device, "published_peak_flops", lambda *_: 1e12)
-    assert "250.0 GFLOP/s" in (text := printed(doctor.diagnose()))
+    assert "250.0 GFLOP/s" in (text := printed(diagnosis.diagnose()))
     assert "25% of the published peak" in text

@@ -35,11 +35,11 @@ class TestHubPresets:
             texts = [f"{name} row {row}" for row in range(3)]
             server.serve(f"/datasets/karpathy/climbmix-400b-shuffle/resolve/main/{name}", Reply(parquet(text=texts)))
         source = Hub(num_shards=3, endpoint=server.url + "/")
-        before = source.fingerprint(tmp_path)
+        before = source.open(tmp_path).fingerprint
         with pytest.raises(UserError, match="run `mlx-autoresearch prepare`"):
-            next(source.documents("train", tmp_path))
+            next(source.open(tmp_path).documents("train"))
         source.fetch(tmp_path)
-        assert source.fingerprint(tmp_path) != before
+        assert source.open(tmp_path).fingerprint != before
         train, val = both(source, tmp_path)
         assert train == [f"shard_{n:05d}.parquet row {row}" for n in range(3) for row in range(3)]
         assert val == [f"shard_06542.parquet row {row}" for row in range(3)]

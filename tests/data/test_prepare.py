@@ -5,11 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 
 from mlx_autoresearch.data import prepare as prepare_module
@@ -17,15 +19,16 @@ from mlx_autoresearch.data import progress
 from mlx_autoresearch.data.packing import PackedBatches
 from mlx_autoresearch.data.prepare import prepare
 from mlx_autoresearch.data.prepared import PreparedData, open_prepared
-from mlx_autoresearch.data.shards import ShardWriter
+from mlx_autoresearch.data.shards import ShardWriter, TokenShards
 from mlx_autoresearch.data.sources import Source, Split, Text
+from mlx_autoresearch.data.sources.base import Part, TextFile
 from mlx_autoresearch.errors import UserError
 
 VOCAB = 270
 
 
 class Fake(Source, frozen=True):
-    """Documents from memory; `reads` tells what was asked of it."""
+    """Documents from memory, one "file" a split; `reads` tells what was asked of it."""
 
     kind: str = "fake"
     train: tuple[str, ...] = tuple(f"training document {i} of the fake source" for i in range(40))
@@ -41,16 +44,36 @@ class Fake(Source, frozen=True):
         self.reads.append("fetch")
 
     def files(self, downloads: Path) -> list[tuple[str, Path]]:
-        return []
+        return [(split, downloads / split) for split in ("train", "val")]
 
-    def documents(self, split: Split, downloads: Path) -> Iterator[str]:
-        self.reads.append(split)
-        yield from getattr(self, split)
+    def parts(self, files: Sequence[TextFile]) -> dict[Split, list[Part]]:
+        return {"train": [Part(files[0].path)], "val": [Part(files[1].path)]}
+
+    def texts(self, path: Path) -> Iterator[str]:
+        self.reads.append(path.name)
+        yield from getattr(self, path.name)
+
+
+class Counted(Text, frozen=True):
+    """Text that counts its listings and how often each file is read, and calls `meanwhile` after each read."""
+
+    calls: ClassVar[Counter[str]] = Counter()
+    meanwhile: ClassVar[Callable[[], None]] = lambda: None
+
+    def files(self, downloads: Path) -> list[tuple[str, Path]]:
+        self.calls["files"] += 1
+        return super().files(downloads)
+
+    def read(self, path: Path) -> Iterator[str]:
+        self.calls[path.name] += 1
+        yield from super().read(path)
+        type(self).meanwhile()
 
 
 @pytest.fixture(autouse=True)
 def no_reads_yet() -> None:
     Fake.reads.clear()
+    Counted.calls.clear()
 
 
 def texts(prepared: PreparedData, split: Split) -> list[str]:
@@ -91,7 +114,7 @@ def test_manifest_tells_what_was_made_of_what(tmp_path: Path) -> None:
 def test_the_tokenizer_never_sees_validation_text(tmp_path: Path) -> None:
     source = Fake(train=tuple("abcabc" * 9 + str(i) for i in range(30)), val=("zzzzzzzz" * 100,))
     tokenizer = prepare(source, vocab_size=262, cache_dir=tmp_path, quiet=True).tokenizer
-    assert {tokenizer.token_string(256), tokenizer.token_string(257)} <= {b"ab", b"bc", b"abc", b"abcabc"}
+    assert set(tokenizer.token_strings[256:258]) <= {b"ab", b"bc", b"abc", b"abcabc"}
 
 
 def test_again_reads_and_fetches_nothing(tmp_path: Path) -> None:
@@ -139,8 +162,8 @@ def test_sources_in_order_are_shuffled_and_shuffled_ones_are_not(tmp_path: Path)
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (Fake(train=()), "no text in its train split"),
-        (Fake(val=()), "no text in its val split"),
+        (Fake(train=()), "no text in the train split"),
+        (Fake(val=()), "no text in the val split"),
         (Fake(val=Fake().train[:2]), "2 validation documents is in the training text too"),
     ],
 )
@@ -207,19 +230,48 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert make(Fake(), tmp_path).path.is_dir()
 
 
-def test_text_that_changes_meanwhile_is_refused(tmp_path: Path) -> None:
-    texts = tmp_path / "texts"
-    texts.mkdir()
-    for i in range(4):
-        (texts / f"{i}.txt").write_text(f"text number {i} " * 20)
+@pytest.mark.parametrize("change", ["edited", "added", "removed"])
+def test_text_that_changes_meanwhile_is_refused(
+    tmp_path: Path, text_folder: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    held = [p.path.name for p in Text(paths=[str(text_folder)]).open(tmp_path).parts["val"]]
 
-    class Edited(Text, frozen=True):
-        def documents(self, split: Split, downloads: Path) -> Iterator[str]:
-            yield from super().documents(split, downloads)
-            (texts / "0.txt").write_text("edited")
+    def meanwhile() -> None:
+        if change == "removed":
+            if Counted.calls[held[-1]]:  # once nothing is left to read
+                (text_folder / "0.txt").unlink(missing_ok=True)
+        else:
+            (text_folder / ("0.txt" if change == "edited" else "new.txt")).write_text("other text")
 
+    monkeypatch.setattr(Counted, "meanwhile", meanwhile)
     with pytest.raises(UserError, match="changed while"):
-        make(Edited(paths=[str(texts)]), tmp_path)
+        make(Counted(paths=[str(text_folder)]), tmp_path / "cache")
+    assert nothing_is_left(tmp_path / "cache")
+
+
+def test_the_files_are_listed_once_a_look_and_read_no_more_often_than_needed(tmp_path: Path, text_folder: Path) -> None:
+    source = Counted(paths=[str(text_folder)], val_fraction=0.2)
+    held = {part.path.name for part in source.open(tmp_path).parts["val"]}
+    Counted.calls.clear()
+    make(source, tmp_path)
+    # Is it there already? What is there to prepare? Has it changed meanwhile?
+    assert Counted.calls.pop("files") == 3
+    # Training text is read for the tokenizer and to be tokenized, validation text to be tokenized.
+    assert Counted.calls == {path.name: 1 if path.name in held else 2 for path in text_folder.iterdir()}
+    Counted.calls.clear()
+    make(source, tmp_path)
+    open_prepared(source, vocab_size=VOCAB, cache_dir=tmp_path)
+    assert Counted.calls == {"files": 2}
+
+
+def test_a_validation_document_that_gets_back_in_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def all_of_it(raw: TokenShards, order: np.ndarray, *rest: Any, **options: Any) -> TokenShards:
+        return rearrange(raw, np.arange(raw.info.documents), *rest, **options)
+
+    rearrange = prepare_module._rearrange
+    monkeypatch.setattr(prepare_module, "_rearrange", all_of_it)
+    with pytest.raises(RuntimeError, match="a validation document is in the training split"):
+        make(Fake(val=(Fake().train[3], "only here")), tmp_path)
     assert nothing_is_left(tmp_path)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlx_autoresearch.data.shards import MANIFEST, Manifest, ShardWriter, TokenShards, file_info
+from mlx_autoresearch.data.shards import MANIFEST, Manifest, ShardWriter, TokenShards, file_info, verify_files
 from mlx_autoresearch.errors import UserError
 
 TOKEN_BYTES = np.array([0, 1, 2, 3, 4], np.int32)
@@ -55,14 +55,16 @@ def test_tokens_are_read_only(tmp_path: Path) -> None:
             array[0] = 1
 
 
-@pytest.mark.parametrize(("vocab_size", "dtype"), [(1 << 16, "uint16"), ((1 << 16) + 1, "uint32")])
-def test_a_token_takes_the_bits_its_vocabulary_needs(tmp_path: Path, vocab_size: int, dtype: str) -> None:
-    token_bytes = np.ones(vocab_size, np.int32)
-    with ShardWriter(tmp_path, "val", token_bytes) as writer:
-        writer.append([np.array([0, vocab_size - 1])])
+def test_the_largest_token_id_fits(tmp_path: Path) -> None:
+    with ShardWriter(tmp_path, "val", np.ones(1 << 16, np.int32)) as writer:
+        writer.append([np.array([0, (1 << 16) - 1])])
         shards = writer.close()
-    assert shards.info.dtype == dtype
-    assert shards.tokens.tolist() == [0, vocab_size - 1]
+    assert shards.info.dtype == "uint16"
+    assert shards.tokens.tolist() == [0, (1 << 16) - 1]
+
+
+def test_the_length_of_a_token_leaves_bos_out(tmp_path: Path) -> None:
+    assert write(tmp_path).info.bytes_per_token == 18 / (10 - 4)
 
 
 def test_hashes_are_those_of_the_files(tmp_path: Path) -> None:
@@ -71,7 +73,7 @@ def test_hashes_are_those_of_the_files(tmp_path: Path) -> None:
     for name, info in shards.info.files.items():
         assert info == file_info(tmp_path / name)
         assert info.size == (tmp_path / name).stat().st_size
-    shards.verify()
+    verify_files(tmp_path, shards.info.files)
 
 
 def test_manifest_round_trip(tmp_path: Path) -> None:
@@ -115,5 +117,5 @@ def test_verify_finds_one_flipped_bit(tmp_path: Path, name: str) -> None:
     path.write_bytes(content)
     manifest = Manifest.load(tmp_path)  # sizes are right
     with pytest.raises(UserError, match=f"{name} is damaged .*SHA-256"):
-        TokenShards(tmp_path, "train", manifest.splits["train"]).verify()
-    TokenShards(tmp_path, "val", manifest.splits["val"]).verify()
+        verify_files(tmp_path, manifest.all_files)
+    verify_files(tmp_path, manifest.splits["val"].files)

@@ -164,8 +164,8 @@ class TestStdlib:
         assert not any("-packages" in name or "__pycache__" in name for name in names)
         assert names == sorted(set(names), key=Path)
         assert sum(path.stat().st_size for _, path in files) > 8e6
-        val = list(Stdlib().documents("val", NOWHERE))
-        assert val == list(Stdlib().documents("val", NOWHERE))
+        val = list(Stdlib().open(NOWHERE).documents("val"))
+        assert val == list(Stdlib().open(NOWHERE).documents("val"))
         size = sum(len(document.encode()) for document in val)
         assert 1000 < size / len(val) < 1400
         assert 0.02 < size / sum(path.stat().st_size for _, path in files) < 0.1
@@ -193,7 +193,7 @@ class TestStdlib:
     def test_a_python_without_sources_is_one_clear_line(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
         with pytest.raises(UserError, match="use `kind: text`"):
-            Stdlib().fingerprint(NOWHERE)
+            Stdlib().open(NOWHERE)
 
 
 class TestText:
@@ -269,12 +269,12 @@ class TestText:
         write(tmp_path / "old", {f"{i}.txt": f"text {i}" for i in range(20)})
         before, mark = (
             both(Text(paths=[str(tmp_path / "old")])),
-            Text(paths=[str(tmp_path / "old")]).fingerprint(NOWHERE),
+            Text(paths=[str(tmp_path / "old")]).open(NOWHERE).fingerprint,
         )
         shutil.move(tmp_path / "old", tmp_path / "new")
         for pattern in ("new", "new/*.txt"):
             moved = Text(paths=[str(tmp_path / pattern)])
-            assert (both(moved), moved.fingerprint(NOWHERE)) == (before, mark)
+            assert (both(moved), moved.open(NOWHERE).fingerprint) == (before, mark)
 
     @pytest.mark.parametrize(
         ("files", "path", "message"),
@@ -329,7 +329,7 @@ class TestFingerprint:
         write(tmp_path, {"a.txt": "one", "b.txt": "two"})
 
         def mark(**settings: Any) -> str:
-            return Text(paths=[str(tmp_path)], **settings).fingerprint(NOWHERE)
+            return Text(paths=[str(tmp_path)], **settings).open(NOWHERE).fingerprint
 
         first = mark()
         assert mark() == first
@@ -349,9 +349,17 @@ class TestFingerprint:
         assert len(seen) == 8
 
     def test_where_a_download_comes_from_does_not_matter(self) -> None:
-        assert Hub(endpoint="http://a").fingerprint(NOWHERE) == Hub(num_shards=10).fingerprint(NOWHERE)
-        assert Gutenberg(base_url="http://a", books=[1, 2]).fingerprint(NOWHERE) == Gutenberg(books=[2, 1]).fingerprint(
-            NOWHERE
-        )
-        marks = {Hub(dataset=d, num_shards=n).fingerprint(NOWHERE) for d in ("climbmix", "fineweb-edu") for n in (1, 2)}
+        def mark(source: Source) -> str:
+            return source.open(NOWHERE).fingerprint
+
+        assert mark(Hub(endpoint="http://a")) == mark(Hub(num_shards=10))
+        assert mark(Gutenberg(base_url="http://a", books=[1, 2])) == mark(Gutenberg(books=[2, 1]))
+        marks = {mark(Hub(dataset=d, num_shards=n)) for d in ("climbmix", "fineweb-edu") for n in (1, 2)}
         assert len(marks) == 4
+
+    def test_it_is_that_of_the_versions_before(self) -> None:
+        """Prepared data is found by it: another value would prepare everything anew."""
+        hub = "5b1e2c295b81244ad01dc5825e34694bc2ed66d25869e73bb6fddf612c9ee9f9"
+        book = "4516a3df90b28e1cbe8fcc3680cc1ebd48e6c6d017067364fdc6dc58647cfac5"
+        assert Hub().open(NOWHERE).fingerprint == hub
+        assert Gutenberg(books=[11]).open(NOWHERE).fingerprint == book

@@ -28,7 +28,7 @@ def test_ids_are_bytes_and_merges_then_specials(tokenizer: Tokenizer, tmp_path: 
     tokenizer.save(tmp_path / "tokenizer.json")
     backend = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     assert [backend.token_to_id(token) for token in SPECIAL_TOKENS] == [596, 597, 598, 599]
-    assert {tokenizer.token_string(token) for token in range(256)} == {bytes([byte]) for byte in range(256)}
+    assert set(tokenizer.token_strings[:256]) == {bytes([byte]) for byte in range(256)}
 
 
 @pytest.mark.parametrize("vocab_size", [257, 258, 259, 260, 261])
@@ -99,7 +99,7 @@ def test_text_that_spells_a_special_token_stays_text(tokenizer: Tokenizer, tmp_p
 
 
 def test_token_bytes_are_the_true_ones_and_the_references(tokenizer: Tokenizer) -> None:
-    strings = [tokenizer.token_string(token) for token in range(tokenizer.vocab_size)]
+    strings = tokenizer.token_strings
     assert tokenizer.token_bytes.dtype == tokenizer.reference_token_bytes.dtype == np.int32
     assert tokenizer.token_bytes.tolist() == [len(string) for string in strings]
     assert tokenizer.token_bytes[-4:].tolist() == [0] * 4
@@ -114,8 +114,9 @@ def test_token_bytes_are_the_true_ones_and_the_references(tokenizer: Tokenizer) 
 def test_partial_characters_in_a_longer_token_count_as_the_reference_counts_them() -> None:
     # 你 and 好 are e4 bd a0 and e5 a5 bd: merges pass through two of three bytes, one replacement character.
     chinese = Tokenizer.train(["你你你 你你"], 262)
-    strings = [chinese.token_string(token) for token in range(262)]
-    partial = [token for token, string in enumerate(strings) if 1 < len(string) < 3 and b" " not in string]
+    partial = [
+        token for token, string in enumerate(chinese.token_strings) if 1 < len(string) < 3 and b" " not in string
+    ]
     assert partial
     assert (chinese.token_bytes[partial] == 2).all()
     assert chinese.reference_token_bytes[partial].tolist() == [len(chinese.decode([t]).encode()) for t in partial]
@@ -133,7 +134,7 @@ def test_training_is_deterministic_and_capped(monkeypatch: pytest.MonkeyPatch) -
             yield document
 
     small = Tokenizer.train(documents(), 262)
-    assert {small.token_string(256), small.token_string(257)} == {b"ab", b"abab"}
+    assert set(small.token_strings[256:258]) == {b"ab", b"abab"}
     assert "never read" not in read
 
 

@@ -22,7 +22,6 @@ from mlx_autoresearch.ledger.ledger import Ledger, Record, Trial
 from mlx_autoresearch.report import figures
 from mlx_autoresearch.report.history import History
 from mlx_autoresearch.report.page import page
-from mlx_autoresearch.report.text import amount, clean, duration, one_line
 from mlx_autoresearch.report.write import write
 from tests.support.fake_research import write_research
 
@@ -211,29 +210,44 @@ class TestPage:
         assert "2.3457" in page(History.read(home), "t")
 
 
+@pytest.fixture
+def figure(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The figures that are drawn, kept for a look."""
+    drawn = []
+    original = figures.figure
+
+    @contextmanager
+    def kept(*arguments: Any) -> Iterator[Any]:
+        with original(*arguments) as fig:
+            drawn.append(fig)
+            yield fig
+
+    monkeypatch.setattr(figures, "figure", kept)
+    return drawn
+
+
 class TestPicture:
     def test_it_is_readable_at_the_width_of_a_readme(self, written: tuple[Path, Path]) -> None:
         height, width, _ = matplotlib.image.imread(written[0]).shape
         assert width >= 1600 and 0.4 < height / width < 0.8
 
+    def test_a_val_bpb_of_zero_is_on_the_scale(self, tmp_path: Path, figure: list[Any]) -> None:
+        """Zero is a number, and the best that there is: not a result that is missing."""
+        history = History(tmp_path, [record(0, [1.0]), record(1, [0.0], status="discard")])
+        figures.progress_png(history, tmp_path / "p.png", "")
+        (legend,) = figure[0].legends
+        named = {text.get_text() for text in legend.get_texts()}
+        assert "discarded (1)" in named
+        assert not any("off the scale" in name for name in named)
+
     @pytest.mark.parametrize("seed", range(3))
     def test_labels_overlap_neither_each_other_nor_lines_and_stay_inside(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+        self, tmp_path: Path, figure: list[Any], seed: int
     ) -> None:
-        drawn = []
-        original = figures.figure
-
-        @contextmanager
-        def kept(*arguments: Any) -> Iterator[Any]:
-            with original(*arguments) as fig:
-                drawn.append(fig)
-                yield fig
-
-        monkeypatch.setattr(figures, "figure", kept)
         history = History.read(write_research(tmp_path / "h", seed=seed))
         figures.progress_png(history, tmp_path / "p.png", "research/nov22")
-        drawn[0].canvas.draw()
-        (axes,) = drawn[0].axes
+        figure[0].canvas.draw()
+        (axes,) = figure[0].axes
         labels = [text for text in axes.texts if isinstance(text, Annotation)]
         assert len(labels) == 28
         boxes = [label.get_window_extent() for label in labels]
@@ -253,17 +267,3 @@ class TestPicture:
     ) -> None:
         figures.progress_png(History.read(night), tmp_path / "again.png", "research/nov22")
         assert (tmp_path / "again.png").read_bytes() == written[0].read_bytes()
-
-
-class TestText:
-    def test_lines_are_cut_at_words(self) -> None:
-        assert one_line("a line\nof  words", 30) == "a line of words"
-        assert one_line("halve the batch, then wait", 17) == "halve the batch…"
-        assert len(one_line("x" * 90, 30)) == 30
-
-    def test_nothing_invisible_is_left(self) -> None:
-        assert clean("a\x00b\u202ec\ud800d\te\n") == "a\ufffdb\ufffdc\ufffdd\te\n"
-
-    def test_amounts_have_units(self) -> None:
-        assert [amount(x) for x in (950, 12_340, 4_560_000, 1.2e9)] == ["950", "12.3k", "4.56M", "1.20G"]
-        assert [duration(x) for x in (42, 210, 26_000)] == ["42 s", "3.5 min", "7.2 h"]

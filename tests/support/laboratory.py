@@ -22,18 +22,9 @@ from mlx_autoresearch.research.proposers.base import Context, Proposal
 from mlx_autoresearch.research.settings import Agent, ResearchConfig
 from mlx_autoresearch.research.view import View
 from mlx_autoresearch.research.workspace import CODE
+from tests.support.corpus import make_corpus as make_corpus
 
 _ROOT = Path(mlx_autoresearch.__file__).parents[2]
-
-
-def make_corpus(folder: Path) -> Path:
-    """A few hundred made-up sentences."""
-    rng = random.Random(0)
-    words = ["".join(rng.choices("abcdefghijklmnop", k=rng.randint(2, 8))) for _ in range(300)]
-    folder.mkdir()
-    for i in range(40):
-        (folder / f"{i}.txt").write_text(" ".join(rng.choices(words, k=200)) + ".\n")
-    return folder
 
 
 def make_config(corpus: Path, **train: Any) -> Config:

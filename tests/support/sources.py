@@ -15,7 +15,9 @@ NOWHERE = Path("/no/downloads/needed")
 
 
 def both(source: Source, downloads: Path = NOWHERE) -> tuple[list[str], list[str]]:
-    return list(source.documents("train", downloads)), list(source.documents("val", downloads))
+    """The documents of the training and of the validation split."""
+    corpus = source.open(downloads)
+    return list(corpus.documents("train")), list(corpus.documents("val"))
 
 
 def everything(source: Source, downloads: Path = NOWHERE) -> list[str]:

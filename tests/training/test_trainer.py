@@ -4,7 +4,6 @@ import io
 import json
 import math
 import os
-import random
 import signal
 from pathlib import Path
 
@@ -24,17 +23,13 @@ from mlx_autoresearch.recipe.optimizer import MuonAdamW
 from mlx_autoresearch.training import trainer
 from mlx_autoresearch.training.progress import Reporter
 from mlx_autoresearch.training.run import CHECKPOINT, METRICS, SUMMARY, Run
+from tests.support.corpus import make_corpus
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few hundred made-up sentences, prepared once."""
-    rng = random.Random(0)
-    words = ["".join(rng.choices("abcdefghijklmnop", k=rng.randint(2, 8))) for _ in range(300)]
-    folder = tmp_path_factory.mktemp("corpus")
-    for i in range(40):
-        (folder / f"{i}.txt").write_text(" ".join(rng.choices(words, k=200)) + ".\n")
-    return folder
+    return make_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 def make_config(corpus: Path, **train) -> Config:

@@ -1,3 +1,3 @@
-"""The command line: one file a command group, thin commands over the library."""
+"""The command line: one file for each command group; the commands only call the library."""
 
 from .app import main as main

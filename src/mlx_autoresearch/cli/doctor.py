@@ -1,97 +1,30 @@
-"""What `mlx-autoresearch doctor` reports: this machine and installation, and what to do about what they lack."""
+"""`mlx-autoresearch doctor`: this machine's setup, printed."""
 
 from __future__ import annotations
 
 import platform
-import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.markup import escape
-
-from mlx_autoresearch.data.shards import Manifest
-from mlx_autoresearch.errors import UserError
-from mlx_autoresearch.machine import blas
-from mlx_autoresearch.machine.paths import cache_dir
-from mlx_autoresearch.machine.versions import installed, package_versions, python_version
-
 if TYPE_CHECKING:
-    from mlx_autoresearch.machine.device import MemoryLimits
+    from rich.console import Console
+
+    from .diagnosis import Diagnosis
 
 
-@dataclass(frozen=True)
-class PreparedFolder:
-    """A folder of prepared data, or what is wrong with it."""
+def doctor() -> None:
+    """Check this machine's setup: device, memory, BLAS, compiler, kernels, prepared data."""
+    from rich.console import Console
 
-    path: Path
-    manifest: Manifest | None
-    problem: str | None
+    from .diagnosis import diagnose
 
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """Facts about this machine; rates in FLOP/s, sizes in bytes."""
-
-    versions: dict[str, str]
-    device: str
-    is_gpu: bool
-    memory: MemoryLimits
-    compute_dtype: str
-    matmul_flops: float
-    published_flops: float | None
-    blas: str
-    blas_threads: int | None
-    cpu_compiler: bool
-    kernels: str | None
-    cache: Path
-    prepared: list[PreparedFolder]
-    warnings: list[str]
+    print_diagnosis(diagnose(), Console())
 
 
-def diagnose() -> Diagnosis:
-    """Looks at this machine and measures a matrix product; takes about a second.
+def print_diagnosis(diagnosis: Diagnosis, console: Console) -> None:
+    """Print `key: value` lines, then the warnings; plain text where `console` is no terminal."""
+    from rich.markup import escape
 
-    Raises `UserError`, saying what to install, where MLX does not load.
-    """
-    blas.require_mlx()
-    from mlx_autoresearch.machine import device  # imports mlx.core
-
-    dtype = device.default_compute_dtype()
-    prepared = list(prepared_folders(cache_dir() / "prepared"))
-    compiler = device.cpu_compiler_available()
-    return Diagnosis(
-        versions={"python": python_version()} | package_versions(),
-        device=device.device_name(),
-        is_gpu=device.is_gpu(),
-        memory=device.memory_limits(),
-        compute_dtype=str(dtype).removeprefix("mlx.core."),
-        matmul_flops=device.matmul_peak_flops(dtype, again=True),
-        published_flops=device.published_peak_flops(device.device_name(), dtype),
-        blas=blas.name(),
-        blas_threads=blas.threads(),
-        cpu_compiler=compiler,
-        kernels=device.kernel_backend(),
-        cache=cache_dir(),
-        prepared=prepared,
-        warnings=list(_warnings(device.is_gpu(), compiler, prepared)),
-    )
-
-
-def prepared_folders(folder: Path) -> Iterator[PreparedFolder]:
-    """What lies ready in `folder`, which need not exist: each subfolder's manifest or what is wrong with it."""
-    for path in sorted(folder.glob("[!.]*/")):
-        try:
-            yield PreparedFolder(path, Manifest.load(path), None)
-        except UserError as error:
-            yield PreparedFolder(path, None, str(error))
-
-
-def print_diagnosis(diagnosis: Diagnosis, console: Console | None = None) -> None:
-    """Prints `key: value` lines, then the warnings; plain text where `console` is no terminal."""
-    console = console or Console()
     for key, value in _lines(diagnosis):
         console.print(f"[bold]{key}[/]: {escape(value)}", highlight=False, soft_wrap=True)
     for warning in diagnosis.warnings:
@@ -115,22 +48,6 @@ def _lines(d: Diagnosis) -> Iterator[tuple[str, str]]:
         if m := folder.manifest:
             tokens = ", ".join(f"{split.tokens:,} {name} tokens" for name, split in m.splits.items())
             yield "prepared", f"{m.source.get('kind')}, vocabulary {m.vocab_size:,}, {tokens}, {folder.path.name}"
-
-
-def _warnings(is_gpu: bool, compiler: bool, prepared: list[PreparedFolder]) -> Iterator[str]:
-    cuda = next((name for name in ("mlx-cuda-13", "mlx-cuda-12") if installed(name)), None)
-    if cuda and installed("mlx-cpu"):
-        yield f"mlx-cpu and {cuda} overwrite each other's files: uninstall both, then install one again"
-    elif not is_gpu and shutil.which("nvidia-smi"):
-        yield "MLX computes on the CPU beside an NVIDIA GPU: install mlx_autoresearch[cuda] in a new environment"
-    if not is_gpu and blas.name() == blas.REFERENCE:
-        remedy = blas.INSTALL.get(platform.machine(), "put an OpenBLAS in front with LD_PRELOAD")
-        yield f"MLX multiplies matrices with the reference BLAS, 30 times slower than a fast one: {remedy}"
-    if not is_gpu and not compiler:
-        yield "without g++ mx.compile fuses nothing on the CPU: install it (Debian and Ubuntu: apt install g++)"
-    yield from (folder.problem for folder in prepared if folder.problem)
-    if not prepared:
-        yield "no data is prepared: run `mlx-autoresearch prepare`"
 
 
 def _flops(rate: float) -> str:

@@ -1,4 +1,4 @@
-"""`mlx-autoresearch sweep`: many configurations, one after the other, and what came out best."""
+"""`mlx-autoresearch sweep`: measures many points of a space of settings, and shows the best."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def sweep(
 ) -> None:
     """Try a grid, random points or what TPE proposes.
 
-    The same command continues a sweep that was stopped; beside it, it shares the work.
+    Run the same command again to continue a stopped sweep, or to share the work of a running one.
     """
     from mlx_autoresearch.machine.blas import require_mlx
 
@@ -23,12 +23,12 @@ def sweep(
     from mlx_autoresearch.sweep.spec import describe
     from mlx_autoresearch.sweep.sweep import open_sweep, work, write_up
     from mlx_autoresearch.sweep.table import print_table
-    from mlx_autoresearch.sweep.view import make_shown
+    from mlx_autoresearch.sweep.view import make_view
 
     queue = open_sweep(file, home=Path(runs) / Path(file).stem, storage=storage)
     typer.echo(f"sweep folder: {queue.home}")
     try:
-        work(queue, make_shown())
+        work(queue, make_view())
     finally:
         result = write_up(queue)
     print_table(queue)

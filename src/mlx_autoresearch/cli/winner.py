@@ -46,7 +46,7 @@ def best(
     if branch is not None and checkout is None:
         raise UserError("--branch goes with --checkout FOLDER")
     require_mlx()
-    from mlx_autoresearch.report.text import one_line
+    from mlx_autoresearch.plain_text import one_line
     from mlx_autoresearch.research.status import find_research
     from mlx_autoresearch.research.winner import Winner
 

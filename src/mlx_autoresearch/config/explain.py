@@ -1,4 +1,4 @@
-"""pydantic's validation errors in one line, in the words of whoever wrote the values."""
+"""Turns a pydantic validation error into one line in the user's terms: keys as they are written in YAML."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ _Variants = dict[str, _Section]  # of a discriminated union, by tag
 def explain(error: ValidationError, model: _Section) -> tuple[list[str], str]:
     """The first error: the path of what is wrong, and a line that says where, what was expected and what came.
 
-    An unknown key comes first, with its nearest valid neighbour: it is what makes others seem to be missing.
+    An unknown key is reported first, since a misspelt key makes another one seem to be missing. The line suggests the
+    closest match.
     """
     details = error.errors(include_url=False)
     first = next((d for d in details if d["type"] == "extra_forbidden"), details[0])
@@ -44,7 +45,7 @@ def explain(error: ValidationError, model: _Section) -> tuple[list[str], str]:
 
 
 def _follow(loc: tuple[int | str, ...], model: _Section) -> tuple[list[str], _Section | _Variants | None]:
-    """A location as the user writes it, without pydantic's tags of variants, and the section or variants that it is."""
+    """A location as the user writes it (without pydantic's variant tags), and the section or variants there."""
     path: list[str] = []
     here: _Section | _Variants | None = model
     for part in loc:
@@ -68,7 +69,7 @@ def _inside(section: _Section | _Variants | None, key: str) -> _Section | _Varia
 
 
 def _neighbour(loc: tuple[int | str, ...], model: _Section) -> str:
-    """What was probably meant: a key of the same name, of a like name here, of a like or longer name elsewhere."""
+    """Suggests a key: the same name elsewhere, else a similar name here, else a similar or longer one elsewhere."""
     name = str(loc[-1])
     path, section = _follow(loc[:-1], model)
     _, union = _follow(loc[:-2], model)
@@ -80,12 +81,12 @@ def _neighbour(loc: tuple[int | str, ...], model: _Section) -> str:
     for keys in ([".".join([*path, key]) for key in here], everywhere):
         near = difflib.get_close_matches(name, map(_last, keys), n=1)
         found = found or [key for key in keys if _last(key) in near]
-    found = found or [key for key in everywhere if name in _last(key).split("_")]  # lr
+    found = found or [key for key in everywhere if name in _last(key).split("_")]  # finds matrix_lr for lr
     return f"did you mean {' or '.join(found)}?" if found else f"valid keys: {', '.join(here)}"
 
 
 def _keys(model: _Section, prefix: str = "") -> Iterator[str]:
-    """Every key that can be set, dotted."""
+    """Every key that can be set, as a dotted key."""
     for name in model.model_fields:
         inner = _inside(model, name)
         sections = list(inner.values()) if isinstance(inner, dict) else [inner] if inner else []

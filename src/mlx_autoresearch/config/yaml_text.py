@@ -1,4 +1,4 @@
-"""YAML as people mean it: `1e-3` is a number, and a key that is given twice is an error."""
+"""Reads and writes YAML in which `1e-3` is a number and a key that is given twice is an error."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from mlx_autoresearch.errors import UserError
 def read_mapping(path: Path, what: str, keys: Iterable[str], instead: str) -> dict[str, Any]:
     """The mapping in a file of YAML; an empty file holds an empty one.
 
-    Raises UserError, in one line, when there is none: `what` is the file meant to be, `keys` are those it may have,
-    `instead` is advice where there is no such file.
+    For the messages: `what` names the kind of file, `keys` are those it may have, `instead` is advice if there is none.
+    Raises UserError, in one line, when the file cannot be read or holds no mapping.
     """
     try:
         values = parse_yaml(read_text(path, what, instead))

@@ -1,8 +1,8 @@
-"""Files over HTTP: in parallel, resumed after a cut, and never visible under their name before complete and checked.
+"""Downloads files over HTTP, in parallel. A cut download resumes; a file gets its name only once complete and checked.
 
-While `name` is on its way its bytes grow in `name.part`; `name.json` keeps what the server promised about it (size,
-checksum, validator), which serves to resume the part and, later, to see at a glance that `name` is still complete.
-Written on urllib because it is always there: `httpx` and `requests` come and go with the versions of `datasets`.
+The bytes of `name` are first written to `name.part`. `name.json` keeps what the server promised about the file (size,
+checksum, validator): it is used to resume the part, and later to see without reading `name` that it is complete.
+Uses urllib, which is always there: `httpx` and `requests` come and go with the versions of `datasets`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ NETWORK_ERRORS = (OSError, http.client.HTTPException)
 
 @dataclass(frozen=True)
 class Download:
-    """One file to bring to `path`; `check` raises UserError when what arrived is not sound."""
+    """One file to download to `path`; `check` raises UserError when the downloaded file is not sound."""
 
     url: str
     path: Path
@@ -63,10 +63,10 @@ def fetch_all(
     sleep: Callable[[float], object] | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Bring every file that is not already here and complete, `workers` at a time.
+    """Download every file that is not already complete, `workers` at a time.
 
     `attempts` counts failures in a row without a new byte; `timeout` is seconds of silence. Raises UserError when a
-    file cannot be had or written. Whatever interrupts it, the parts stay behind and the next call resumes them.
+    file cannot be downloaded or written. After an interruption the parts remain, and the next call resumes them.
     """
     missing = {
         item.path: item for item in items if not is_complete(item)
@@ -110,7 +110,7 @@ def is_complete(item: Download) -> bool:
 def locked(*folders: Path) -> Iterator[None]:
     """Create the folders and keep other processes out of them; raises UserError when they cannot be written."""
     with contextlib.ExitStack() as stack:
-        for folder in sorted(folders):  # one order for everybody: no deadlock
+        for folder in sorted(folders):  # every process locks in the same order: no deadlock
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(FileLock(folder / ".lock"))
@@ -144,7 +144,7 @@ class _Promise:
     def load(cls, path: Path) -> _Promise:
         try:
             return cls(**json.loads(cls._beside(path).read_text()))
-        except (OSError, ValueError, TypeError):  # none, torn or foreign: as good as no promise
+        except (OSError, ValueError, TypeError):  # missing, torn or foreign: treated as no promise
             return cls()
 
     def save(self, path: Path) -> None:
@@ -172,7 +172,7 @@ class _Transfer:
             except _Retry as retry:
                 if self.stop.is_set():
                     return
-                if _size(item.part) > furthest:  # a line that keeps breaking but advances is no reason to give up
+                if _size(item.part) > furthest:  # a connection that breaks but advances does not count as failing
                     failures, furthest = 0, _size(item.part)
                 failures += 1
                 if failures >= attempts:
@@ -180,7 +180,7 @@ class _Transfer:
                         f"cannot download {item.url}: {retry} ({attempts} attempts); check the network and run again, "
                         "what has arrived is kept (`kind: stdlib` needs no network)"
                     ) from retry
-                jitter = random.uniform(0.5, 1.0)  # keeps the workers from knocking together
+                jitter = random.uniform(0.5, 1.0)  # so that the workers do not retry at the same moment
                 sleep(max(min(2.0**failures, 60.0) * jitter, retry.wait))
             except OSError as error:  # network errors became _Retry where they arose: this one is the disk
                 raise UserError(

@@ -15,8 +15,8 @@ import numpy as np
 
 from mlx_autoresearch.errors import UserError
 
-# A buffered document is one integer: its length above, and below, inverted, its arrival number (how many
-# documents were read before it, over all epochs). Sorted, the last key of a length arrived first.
+# A buffered document is one integer: the high bits are its length, the low bits its inverted arrival number (how many
+# documents were read before it, over all epochs). Of equal lengths, the one that sorts last arrived first.
 _ARRIVAL_BITS = 40
 _ARRIVAL_MASK = (1 << _ARRIVAL_BITS) - 1
 

@@ -20,10 +20,10 @@ class Resumable(Protocol[Item_co]):
 
 
 class Prefetcher(Iterator[Item], Generic[Item]):
-    """Yields `iterator`'s items in order, made up to `depth` ahead by one thread.
+    """Yields the items of `iterator` in order; one thread makes up to `depth` of them ahead.
 
-    Whatever `iterator` raises, `next` raises, at the same item and every time after it. Use it in a `with` block
-    or call `close`. Raises `ValueError` for a depth below 1.
+    An exception of `iterator` is raised by `next` at the same item, and again at every later call. Use it in a `with`
+    block or call `close`. Raises `ValueError` for a depth below 1.
     """
 
     def __init__(self, iterator: Resumable[Item], depth: int = 2) -> None:
@@ -53,7 +53,7 @@ class Prefetcher(Iterator[Item], Generic[Item]):
         return self._state
 
     def close(self) -> None:
-        """Stops the thread and waits for the item in the making; calling it twice does no harm."""
+        """Stops the thread and waits for the item being made; a second call does nothing."""
         self._thread.shutdown(wait=True, cancel_futures=True)
         self._pending.clear()
 

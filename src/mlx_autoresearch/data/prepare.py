@@ -1,8 +1,8 @@
-"""Text in, prepared data out: fetch, train the tokenizer, tokenize, shuffle, write; once per corpus and vocabulary.
+"""Prepares text for training: fetch, train a tokenizer, tokenize, shuffle, write; once per corpus and vocabulary.
 
-Prepared data lies in a folder named by what it was made from, so that asking again finds it without reading the text.
-The folder is built beside its place and renamed into it, complete: whatever stops the work leaves nothing to mistake
-for data. Memory stays bounded for any corpus: documents are streamed, and shuffled on disk, as tokens.
+The folder of prepared data is named by what it was made from, so that a second call finds it without reading the text.
+It is built under another name and renamed once complete, so that an interruption leaves nothing that looks like data.
+Memory stays bounded for any corpus: documents are streamed, and shuffled on disk as tokens.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,21 +24,28 @@ from filelock import FileLock, Timeout
 
 from mlx_autoresearch.errors import UserError
 
-from .prepared import TOKENIZER, TOKENIZER_SETTINGS, PreparedData, downloads_folder, open_prepared, prepared_folder
+from .prepared import (
+    TOKENIZER,
+    TOKENIZER_SETTINGS,
+    PreparedData,
+    downloads_folder,
+    find_prepared,
+    open_prepared,
+    prepared_folder,
+)
 from .progress import Report
 from .shards import Manifest, ShardWriter, TokenShards, file_info
 from .tokenizer import Tokenizer, check_vocab_size
 
 if TYPE_CHECKING:
-    from .sources.base import Source
+    from .sources.base import Corpus, Source, Split
 
 SHUFFLE_SEED = 0
 BATCH_CHARS = 1 << 20  # encoded at a time: `tokenizers` needs some 100 bytes a token while it works
-SECONDS_BETWEEN_LINES = 30
 
 
 def prepare(source: Source, *, vocab_size: int, cache_dir: str | Path, quiet: bool = False) -> PreparedData:
-    """Brings the text of `source` into `cache_dir` and makes tokenizer and token shards of it, unless they are there.
+    """Fetch the text of `source` into `cache_dir` and make its tokenizer and token shards, unless they are there.
 
     Any number of processes may call it at once: one works, the others wait for its result. Progress goes to standard
     error, as bars on a terminal and as lines elsewhere, unless `quiet`. Raises `UserError` when the text is
@@ -48,37 +55,30 @@ def prepare(source: Source, *, vocab_size: int, cache_dir: str | Path, quiet: bo
     check_vocab_size(vocab_size)
     try:
         with _user_errors(cache):
-            if (found := _find(source, vocab_size, cache)) is not None:
-                return found
+            with suppress(UserError):  # not there, damaged, or no text yet: what follows mends it or says what is wrong
+                return open_prepared(source, vocab_size=vocab_size, cache_dir=cache)
             with Report(quiet) as report, _locked(cache, report):
                 report.say(f"preparing source {source.kind} with vocab_size {vocab_size:,} in {cache}")
                 source.fetch(downloads_folder(cache), progress=report.bars)
-                if (found := _find(source, vocab_size, cache)) is not None:  # another process was faster
-                    return found
-                return _build(source, vocab_size, cache, report)
+                corpus = source.open(downloads_folder(cache))
+                with suppress(UserError):  # another process was faster
+                    return find_prepared(corpus, vocab_size, cache)
+                return _build(corpus, vocab_size, cache, report)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("stopped; nothing half-made is kept: run `mlx-autoresearch prepare` again") from None
 
 
-def _find(source: Source, vocab_size: int, cache: Path) -> PreparedData | None:
-    try:
-        return open_prepared(source, vocab_size=vocab_size, cache_dir=cache)
-    except UserError:  # not there, damaged, or no text yet: making it mends it or says what is wrong
-        return None
-
-
-def _build(source: Source, vocab_size: int, cache: Path, report: Report) -> PreparedData:
-    fingerprint = source.fingerprint(downloads_folder(cache))
-    final = prepared_folder(cache, fingerprint, vocab_size)
+def _build(corpus: Corpus, vocab_size: int, cache: Path, report: Report) -> PreparedData:
+    final = prepared_folder(cache, corpus.fingerprint, vocab_size)
     for stale in final.parent.glob(".making-*"):  # we hold the lock, so whoever made it was killed
         shutil.rmtree(stale)
     folder = final.with_name(f".making-{final.name}")
     folder.mkdir()
     try:
-        manifest = _write(source, vocab_size, downloads_folder(cache), fingerprint, folder, report)
-        if source.fingerprint(downloads_folder(cache)) != fingerprint:
+        manifest = _write(corpus, vocab_size, folder, report)
+        if corpus.source.open(downloads_folder(cache)).fingerprint != corpus.fingerprint:
             raise UserError("the text changed while it was being prepared: run `mlx-autoresearch prepare` again")
-        if final.exists():  # damaged, or `_find` would have found it
+        if final.exists():  # damaged, or it would have been found
             shutil.rmtree(final)
         folder.rename(final)
     finally:
@@ -87,46 +87,21 @@ def _build(source: Source, vocab_size: int, cache: Path, report: Report) -> Prep
     return PreparedData(final, manifest)
 
 
-def _write(
-    source: Source, vocab_size: int, downloads: Path, fingerprint: str, folder: Path, report: Report
-) -> Manifest:
+def _write(corpus: Corpus, vocab_size: int, folder: Path, report: Report) -> Manifest:
+    """All files of a prepared folder: tokenizer, then the tokens in the source's order, then in their final order."""
     with report.stage("training the tokenizer") as stage:
-        tokenizer = Tokenizer.train(stage.counted(source.documents("train", downloads)), vocab_size)
+        tokenizer = Tokenizer.train(stage.counted(corpus.documents("train")), vocab_size)
     tokenizer.save(folder / TOKENIZER)
-
-    total = stage.bytes if stage.complete else None
-    with report.stage("tokenizing train", total) as stage:
-        train = _tokenize("train", stage.counted(source.documents("train", downloads)), tokenizer, folder / "raw")
-        _check_bytes(train, stage.bytes)
-    with report.stage("tokenizing val") as stage:
-        val = _tokenize("val", stage.counted(source.documents("val", downloads)), tokenizer, folder / "raw")
-        _check_bytes(val, stage.bytes)
-
+    train = _tokenize_split("train", corpus, tokenizer, folder / "raw", report, stage.bytes if stage.complete else None)
+    val = _tokenize_split("val", corpus, tokenizer, folder / "raw", report)
     with report.stage("arranging"):
-        kept = _not_shared(val, train)
-        dropped = val.info.documents - len(kept)
-        if not len(kept):
-            raise UserError(
-                f"each of the {dropped:,} validation documents is in the training text too: "
-                "give the source other text or a larger val_fraction"
-            )
-        train = _rearrange(train, np.arange(train.info.documents), folder, tokenizer, shuffle=not source.shuffled)
-        val = _rearrange(val, kept, folder, tokenizer, shuffle=not source.shuffled)
-        if len(_not_shared(val, train)) != val.info.documents:
-            raise RuntimeError("a validation document is in the training split")
+        train, val, dropped = _arrange(train, val, folder, tokenizer, shuffle=not corpus.source.shuffled)
         shutil.rmtree(folder / "raw")
-
-    for shards in (train, val):
-        info = shards.info
-        report.say(
-            f"{shards.split}: {info.documents:,} documents, {info.bytes / 1e6:,.1f} MB, {info.tokens:,} tokens, "
-            f"{info.bytes / (info.tokens - info.documents):.3f} bytes a token"
-        )
     if dropped:
         report.say(f"val: {dropped:,} more documents left out, because they are in train too")
     manifest = Manifest(
-        source=source.model_dump(mode="json"),
-        fingerprint=fingerprint,
+        source=corpus.source.model_dump(mode="json"),
+        fingerprint=corpus.fingerprint,
         vocab_size=vocab_size,
         tokenizer=TOKENIZER_SETTINGS,
         splits={"train": train.info, "val": val.info},
@@ -137,6 +112,17 @@ def _write(
     )
     manifest.save(folder)
     return manifest
+
+
+def _tokenize_split(
+    split: Split, corpus: Corpus, tokenizer: Tokenizer, folder: Path, report: Report, total: int | None = None
+) -> TokenShards:
+    """One split in the source's order; total: its bytes, where they are known."""
+    with report.stage(f"tokenizing {split}", total) as stage:
+        shards = _tokenize(split, stage.counted(corpus.documents(split)), tokenizer, folder)
+        if shards.info.bytes != stage.bytes:
+            raise RuntimeError(f"{stage.bytes} bytes of {split} text became tokens of {shards.info.bytes} bytes")
+        return shards
 
 
 def _tokenize(split: str, documents: Iterable[str], tokenizer: Tokenizer, folder: Path) -> TokenShards:
@@ -168,22 +154,30 @@ def _batches(documents: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def _check_bytes(shards: TokenShards, expected: int) -> None:
-    if not shards.info.bytes:
-        raise UserError(f"the source has no text in its {shards.split} split: give it more text")
-    if shards.info.bytes != expected:
-        raise RuntimeError(f"{expected} bytes of {shards.split} text became tokens of {shards.info.bytes} bytes")
+def _arrange(
+    train: TokenShards, val: TokenShards, folder: Path, tokenizer: Tokenizer, *, shuffle: bool
+) -> tuple[TokenShards, TokenShards, int]:
+    """Both splits in their final order, and how many validation documents were left out, as training has them too.
 
-
-def _not_shared(val: TokenShards, train: TokenShards) -> np.ndarray:
-    """Indices of the validation documents that are not in training."""
-    held_out = list(_digests(val))
-    shared = set(held_out).intersection(_digests(train))
-    return np.flatnonzero([digest not in shared for digest in held_out])
+    Raises UserError when no validation document is left.
+    """
+    digests = list(_digests(val))
+    shared = set(digests).intersection(_digests(train))
+    kept = np.flatnonzero([digest not in shared for digest in digests])
+    if not len(kept):
+        raise UserError(
+            f"each of the {len(digests):,} validation documents is in the training text too: "
+            "give the source other text or a larger val_fraction"
+        )
+    train = _rearrange(train, np.arange(train.info.documents), folder, tokenizer, shuffle=shuffle)
+    val = _rearrange(val, kept, folder, tokenizer, shuffle=shuffle)
+    if not shared.isdisjoint(_digests(val)):  # of what was written; train holds the same documents as before
+        raise RuntimeError("a validation document is in the training split")
+    return train, val, len(digests) - len(kept)
 
 
 def _digests(shards: TokenShards) -> Iterator[bytes]:
-    """A hash a document; over its tokens, which are equal exactly where the texts are."""
+    """A hash of each document's tokens, which are equal exactly where the texts are."""
     tokens = np.asarray(shards.tokens)  # slices of a memmap are slow to make
     start = 0
     for end in shards.offsets[1:].tolist():
@@ -194,9 +188,11 @@ def _digests(shards: TokenShards) -> Iterator[bytes]:
 def _rearrange(
     raw: TokenShards, order: np.ndarray, folder: Path, tokenizer: Tokenizer, *, shuffle: bool
 ) -> TokenShards:
-    """Writes the documents named by `order`, in that order or shuffled."""
+    """Writes the documents whose indices are in `order`, in that order or shuffled."""
     if shuffle:
-        order = np.random.RandomState(SHUFFLE_SEED).permutation(order)  # its streams are frozen, unlike Generator's
+        order = np.random.RandomState(SHUFFLE_SEED).permutation(
+            order
+        )  # its numbers never change between versions; Generator's may
     tokens = np.asarray(raw.tokens)
     with ShardWriter(folder, raw.split, tokenizer.token_bytes) as writer:
         for chunk in np.array_split(order, len(order) // 4096 + 1):

@@ -1,4 +1,4 @@
-"""Prepared data on disk: found without reading the text it was made from."""
+"""Opens prepared data, which is found without reading the text it was made from."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .shards import Manifest, TokenShards, verify_files
 from .tokenizer import MAX_DOCUMENT_CHARS, MAX_TRAINING_CHARS, SPECIAL_TOKENS, SPLIT_PATTERN, Tokenizer
 
 if TYPE_CHECKING:
-    from .sources.base import Source
+    from .sources.base import Corpus, Source
 
 FORMAT = 1  # raise it whenever the same text would give other files
 TOKENIZER = "tokenizer.json"
@@ -29,7 +29,7 @@ TOKENIZER_SETTINGS = {
 
 @dataclass(frozen=True)
 class PreparedData:
-    """A folder of prepared data: tokenizer, training and validation tokens, and the manifest that vouches for them."""
+    """A folder of prepared data: tokenizer, training and validation tokens, and the manifest with their hashes."""
 
     path: Path
     manifest: Manifest
@@ -54,20 +54,26 @@ def open_prepared(source: Source, *, vocab_size: int, cache_dir: str | Path) -> 
     Raises `UserError` when it has not been prepared, or when a file is missing or has the wrong size.
     """
     cache = Path(cache_dir).expanduser()
-    folder = prepared_folder(cache, source.fingerprint(downloads_folder(cache)), vocab_size)
+    return find_prepared(source.open(downloads_folder(cache)), vocab_size, cache)
+
+
+def find_prepared(corpus: Corpus, vocab_size: int, cache: Path) -> PreparedData:
+    """As `open_prepared`, for a corpus that is open already."""
+    folder = prepared_folder(cache, corpus.fingerprint, vocab_size)
     if not folder.is_dir():
         raise UserError(
-            f"source {source.kind} is not prepared with vocab_size {vocab_size:,} in {cache}, or its text has changed: "
-            "run `mlx-autoresearch prepare`"
+            f"source {corpus.source.kind} is not prepared with vocab_size {vocab_size:,} in {cache}, or its text has "
+            "changed: run `mlx-autoresearch prepare`"
         )
     return PreparedData(folder, Manifest.load(folder))
 
 
 def downloads_folder(cache: Path) -> Path:
+    """Where sources keep what they fetch."""
     return cache / "downloads"
 
 
 def prepared_folder(cache: Path, fingerprint: str, vocab_size: int) -> Path:
-    """Named by all that decides what is in it; a source's fingerprint covers the source's settings."""
+    """The folder's name is a hash of all that decides its content; the fingerprint covers the source's settings."""
     made_from = [FORMAT, fingerprint, vocab_size, TOKENIZER_SETTINGS]
     return cache / "prepared" / hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]

@@ -1,7 +1,7 @@
-"""Token shards: a split's documents, tokenized, end to end in one memory-mapped file, with a manifest of hashes.
+"""Token shards: the tokens of a split's documents, end to end in one memory-mapped file; and a manifest of hashes.
 
-One file a split is enough: the largest corpus in view (ten climbmix shards, about 10^9 tokens) is 2 GB, the operating
-system pages in what is read, and no document ever lies across two files.
+One file per split is enough: the largest corpus in view (ten climbmix shards, about 10^9 tokens) takes 2 GB, and the
+operating system loads only the pages that are read.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -35,8 +35,13 @@ class SplitInfo(BaseModel):
     documents: int
     tokens: int
     bytes: int
-    dtype: str
+    dtype: Literal["uint16"] = "uint16"
     files: dict[str, FileInfo]
+
+    @property
+    def bytes_per_token(self) -> float:
+        """Bytes of text that a token stands for, on average; BOS stands for none and is not counted."""
+        return self.bytes / (self.tokens - self.documents)
 
 
 class Manifest(BaseModel):
@@ -93,7 +98,7 @@ class TokenShards:
 
     @cached_property
     def tokens(self) -> np.ndarray:
-        """(tokens,) uint16 or uint32, read-only."""
+        """(tokens,) uint16, read-only."""
         return np.memmap(self.folder / _tokens_name(self.split), dtype=self.info.dtype, mode="r")
 
     @cached_property
@@ -103,25 +108,20 @@ class TokenShards:
 
     @property
     def sha256(self) -> str:
-        """Recorded hash of the tokens, which say by BOS where documents begin."""
+        """Recorded hash of the tokens; BOS marks where documents begin, so it covers the offsets, too."""
         return self.info.files[_tokens_name(self.split)].sha256
-
-    def verify(self) -> None:
-        """Reads both files and compares their SHA-256; raises `UserError` naming the damaged one."""
-        verify_files(self.folder, self.info.files)
 
 
 class ShardWriter:
     """Writes a split document by document, hashing on the way; `close` returns what was written.
 
-    `token_bytes` is the (vocab_size,) table of bytes per token; its length decides the width of a token on disk.
+    `token_bytes` is the (vocab_size,) table of bytes per token. Token ids must be below 65,536.
     """
 
     def __init__(self, folder: Path, split: str, token_bytes: np.ndarray) -> None:
         self._folder = folder
         self._split = split
         self._token_bytes = token_bytes
-        self._dtype = np.dtype(np.uint16 if len(token_bytes) <= 1 << 16 else np.uint32)
         self._hash = hashlib.sha256()
         self._lengths: list[np.ndarray] = []
         self._bytes = 0
@@ -130,7 +130,7 @@ class ShardWriter:
 
     def append(self, documents: Sequence[np.ndarray]) -> None:
         """Adds documents, each a (tokens,) array of ids."""
-        tokens = np.concatenate(documents, dtype=self._dtype, casting="unsafe")
+        tokens = np.concatenate(documents, dtype=np.uint16, casting="unsafe")
         self._file.write(tokens.data)
         self._hash.update(tokens.data)
         self._lengths.append(np.fromiter(map(len, documents), np.int64, len(documents)))
@@ -147,9 +147,8 @@ class ShardWriter:
             documents=len(offsets) - 1,
             tokens=tokens,
             bytes=self._bytes,
-            dtype=self._dtype.name,
             files={
-                _tokens_name(self._split): FileInfo(size=tokens * self._dtype.itemsize, sha256=self._hash.hexdigest()),
+                _tokens_name(self._split): FileInfo(size=2 * tokens, sha256=self._hash.hexdigest()),
                 offsets_path.name: file_info(offsets_path),
             },
         )

@@ -103,14 +103,21 @@ class Tokenizer:
         """The text of `ids`; special tokens have none, and bytes that are not UTF-8 become U+FFFD."""
         return self._backend.decode([int(i) for i in ids], skip_special_tokens=True)
 
-    def token_string(self, token: int) -> bytes:
-        """The bytes that one token stands for; none for a special token."""
-        return self._strings[token]
+    @cached_property
+    def token_strings(self) -> list[bytes]:
+        """The bytes that each token stands for; none for a special token."""
+        specials = set(self._backend.get_added_tokens_decoder())
+        byte_of = _byte_of_character()
+        strings = []
+        for token in range(self.vocab_size):
+            characters = None if token in specials else self._backend.id_to_token(token)
+            strings.append(bytes(byte_of[c] for c in characters or ""))
+        return strings
 
     @cached_property
     def token_bytes(self) -> np.ndarray:
         """(vocab_size,) int32: how many bytes of text each token stands for; 0 for the special ones."""
-        return np.array([len(string) for string in self._strings], dtype=np.int32)
+        return np.array([len(string) for string in self.token_strings], dtype=np.int32)
 
     @cached_property
     def reference_token_bytes(self) -> np.ndarray:
@@ -119,17 +126,9 @@ class Tokenizer:
         A token that is part of a character decodes to replacement characters of three bytes each, so that val_bpb
         comes out too low. For comparison with published figures only.
         """
-        return np.array([len(string.decode(errors="replace").encode()) for string in self._strings], dtype=np.int32)
-
-    @cached_property
-    def _strings(self) -> list[bytes]:
-        specials = set(self._backend.get_added_tokens_decoder())
-        byte_of = _byte_of_character()
-        strings = []
-        for token in range(self.vocab_size):
-            characters = None if token in specials else self._backend.id_to_token(token)
-            strings.append(bytes(byte_of[c] for c in characters or ""))
-        return strings
+        return np.array(
+            [len(string.decode(errors="replace").encode()) for string in self.token_strings], dtype=np.int32
+        )
 
 
 def check_vocab_size(vocab_size: int) -> None:

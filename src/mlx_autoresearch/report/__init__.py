@@ -1,1 +1,1 @@
-"""What you wake up to: a picture and a page made of a research's or a sweep's ledger, and of nothing else."""
+"""Reports: a picture and a page made from a ledger."""

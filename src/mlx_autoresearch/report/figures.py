@@ -1,4 +1,4 @@
-"""progress.png: every experiment, the best as a staircase, what was kept and why."""
+"""Draws progress.png: every experiment, the best so far as a staircase, and what was kept."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mlx_autoresearch.ledger.ledger import Record
+from mlx_autoresearch.plain_text import one_line
 
 from .history import FAILURES, STATUS_NAMES, History
-from .text import one_line
 
 INK, QUIET, GRID, PAPER = "#1f2933", "#8a94a0", "#e6e9ed", "#ffffff"
 KEEP, DISCARD, CRASH, BAND = "#1a7f4b", "#b8c0c9", "#d64545", "#1a7f4b"
@@ -40,7 +40,7 @@ _LABEL_SIZE, _LINE, _LABEL_CHARS, _MOST_LABELS = 8.2, 12.0, 30, 40  # points, po
 
 @contextmanager
 def figure(width: float, height: float, path: Path) -> Iterator[Figure]:
-    """A figure of width x height inches in the house's style, written to `path` as PNG at the end."""
+    """A figure of width x height inches in the style of all plots, written to `path` as PNG at the end."""
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         # A hypothesis may be in any script; a box for a letter that the font lacks is good enough.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
@@ -52,7 +52,7 @@ def figure(width: float, height: float, path: Path) -> Iterator[Figure]:
 
 
 def progress_png(history: History, path: Path, title: str) -> None:
-    """Draw all experiments of a research or a sweep."""
+    """Draw all experiments of a search or a sweep."""
     with figure(11, 7.6, path) as fig:
         axes = fig.add_subplot()
         axes.set_title(one_line(title, 60), loc="left", fontsize=12.5, fontweight="bold")
@@ -61,17 +61,16 @@ def progress_png(history: History, path: Path, title: str) -> None:
         axes.set_ylabel("validation bits per byte (lower is better)")
         axes.grid(axis="x", visible=False)
         last = max((r.number for r in history.decided), default=0)
-        values = [r.val_bpb for r in history.decided if r.val_bpb is not None]
-        if not values:
+        if not history.values:
             axes.text(0.5, 0.5, "nothing measured yet", transform=axes.transAxes, ha="center", color=QUIET)
             return
-        low, high = min(values) - 2 * (history.sigma or 0.0), _highest(history)
+        low, high = min(history.values) - 2 * (history.sigma or 0.0), _highest(history)
         _draw(axes, history, last, high)
         axes.set_xlim(-0.02 * max(last, 8), last + 0.03 * max(last, 8))
         axes.set_ylim(low - 0.05 * (high - low), high + 0.04 * (high - low))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         fig.legend(loc="outside lower center", ncols=6, fontsize=9, handletextpad=0.3, columnspacing=1.6)
-        fig.canvas.draw()  # settles the layout, so that data can be told in points
+        fig.canvas.draw()  # fixes the layout, so that positions can be converted to points
         _label(axes, history, low, high)
         axes.set_xticks([t for t in axes.get_xticks() if 0 <= t <= last])
         axes.set_yticks([t for t in axes.get_yticks() if low - 0.1 * (high - low) <= t <= axes.get_ylim()[1]])
@@ -91,7 +90,8 @@ def _draw(axes: Any, history: History, last: int, high: float) -> None:
     beaten = [r for r in history.decided if r.status != "keep"]
     inside = [(r.number, r.val_bpb) for r in beaten if r.val_bpb is not None and r.val_bpb <= high]
     without = [(r.number, high) for r in beaten if r.val_bpb is None and r.status in FAILURES]
-    outside = [(r.number, high) for r in beaten if (r.val_bpb or high + 1) > high and r.status not in FAILURES]
+    off_scale = [r for r in beaten if r.val_bpb is None or r.val_bpb > high]
+    outside = [(r.number, high) for r in off_scale if r.status not in FAILURES]
     kept = [(r.number, r.val_bpb) for r in history.kept]
     label = f"kept ({history.counts['keep']})"
     for points, style in (
@@ -113,7 +113,7 @@ def _draw(axes: Any, history: History, last: int, high: float) -> None:
 
 
 def _label(axes: Any, history: History, low: float, high: float) -> None:
-    """Name what was kept, under the staircase, where nothing else is; lowers the axis until every label has its place.
+    """Label what was kept, below the staircase; extends the axis downwards until every label has room.
 
     A label ends at its point's column and hangs on a thin line, below the line's end of every label that it reaches
     under. So none overlaps another, and no line crosses a label.
@@ -125,7 +125,7 @@ def _label(axes: Any, history: History, low: float, high: float) -> None:
     widths = {r.number: _width(axes, labels[r.number]) / points for r in kept}
     bottom, top = axes.get_ylim()
     labelled, ends = [], []
-    for count in range(min(_MOST_LABELS, len(kept)), -1, -1):  # fewer, until there is room
+    for count in range(min(_MOST_LABELS, len(kept)), -1, -1):  # fewer labels, until there is room
         labelled = [r for r in kept if r in by_gain[:count]]
         _widen(axes, labelled, widths)
         for deeper in range(32):
@@ -177,9 +177,9 @@ def _width(axes: Any, text: str) -> float:
 
 
 def _highest(history: History) -> float:
-    """Where the axis ends: a few hopeless experiments must not flatten all the others."""
+    """The upper end of the axis: a few very bad experiments must not flatten all others."""
     best = history.best
-    values = sorted(r.val_bpb for r in history.decided if r.val_bpb is not None)
+    values = sorted(history.values)
     top = values[min(len(values) - 1, int(0.97 * len(values)))]
     start = history.steps[0].val_bpb if history.steps else values[-1]
     if best is not None and best.val_bpb is not None:

@@ -1,4 +1,4 @@
-"""What a ledger tells: the best at every moment, this machine's noise, what paid off, what it cost."""
+"""What follows from a ledger: the best so far, this machine's noise, the gain of each kind of change, the cost."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class History:
 
     @classmethod
     def read(cls, home: Path) -> History:
-        """The ledger of a research or a sweep."""
+        """The ledger of a search or a sweep."""
         return cls(home, Ledger(home / "ledger.jsonl").records())
 
     @cached_property
@@ -63,8 +63,13 @@ class History:
         return [r for r in self.records if r.event != "remeasure"]
 
     @cached_property
+    def values(self) -> list[float]:
+        """The val_bpb of each decided record that has one."""
+        return [r.val_bpb for r in self.decided if r.val_bpb is not None]
+
+    @cached_property
     def kept(self) -> list[Record]:
-        """What the branch went through, the baseline first."""
+        """The records that were kept, the baseline first."""
         return [r for r in self.decided if r.status == "keep" and r.val_bpb is not None]
 
     @property
@@ -77,7 +82,7 @@ class History:
 
     @cached_property
     def steps(self) -> list[Step]:
-        """The staircase: the best's val_bpb after each record that set it anew; a remeasurement corrects it."""
+        """The staircase: the best val_bpb after each record that changed it. A remeasurement corrects it."""
         steps, last = [], 0
         for record in self.records:
             if record.event != "remeasure":
@@ -88,7 +93,7 @@ class History:
 
     @cached_property
     def gains(self) -> dict[int, float]:
-        """By how many bits per byte each kept experiment lowered what was the best just before it."""
+        """By how many bits per byte each kept experiment lowered the best val_bpb, by its number."""
         gains: dict[int, float] = {}
         for before, after in zip(self.steps, self.steps[1:], strict=False):
             if after.record.event != "remeasure":
@@ -114,7 +119,7 @@ class History:
 
     @cached_property
     def kinds(self) -> list[Kind]:
-        """What each kind of change brought, the most useful first."""
+        """The kinds of change with their gains, the largest gain first."""
         experiments = [r for r in self.decided if r.event == "experiment"]
         kinds = []
         for name in dict.fromkeys(r.kind for r in experiments):
@@ -125,7 +130,7 @@ class History:
 
     @cached_property
     def cost(self) -> dict[str, float]:
-        """runs; tokens trained on; hours: of the whole, training_hours: of the device's training alone."""
+        """Totals: runs; tokens trained on; hours of wall-clock time; training_hours, of the training steps alone."""
         trials = [t for r in self.records for t in r.trials]
         return {
             "runs": len(trials),

@@ -1,6 +1,6 @@
-"""report.html: one file that opens from disk, with everything inside it and nothing fetched.
+"""Writes report.html: one file that opens from disk and fetches nothing.
 
-All that an agent wrote is escaped, and the page allows no script but its own, by that one's hash.
+Everything that an agent wrote is escaped. The page's policy allows only its own script, by its hash.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 
 from mlx_autoresearch.config.yaml_text import dump_yaml
 from mlx_autoresearch.ledger.ledger import Record
+from mlx_autoresearch.plain_text import amount, duration, escape, one_line
 
 from . import svg
 from .history import STATUS_NAMES, History
-from .text import amount, clean, duration, escape, one_line
 
 _DIFF_LINES, _DIFF_CHARS = 160, 6000  # the rest is in the experiment's folder
 _CLASSES = {"+": "add", "-": "remove", "@": "hunk"}
@@ -25,7 +25,7 @@ _CLASSES = {"+": "add", "-": "remove", "@": "hunk"}
 
 @dataclass(frozen=True)
 class Plot:
-    """A PNG to show under a heading, with a line on how to read it."""
+    """A PNG file, its heading, and a line on how to read it."""
 
     heading: str
     explanation: str
@@ -48,7 +48,9 @@ def page(history: History, title: str, plots: Sequence[Plot] = ()) -> str:
         _section(
             "Training loss of what was kept", svg.curves(history), "The best is the strong line. Hover for names."
         ),
-        _section("Holdout", _holdout(history), "Text that no decision has seen, scored for the final best only."),
+        _section(
+            "Holdout", _holdout(history), "Scores on text that no decision has used; only the final best is scored."
+        ),
         _section("Cost", _cost(history)),
         _section("Best configuration", _pre(history.config(best)) if best and history.config(best) else ""),
         _section("Experiments", _table(history)),
@@ -79,7 +81,7 @@ def _staircase_help(history: History) -> str:
     lines = "Green: kept, and the best so far. Grey: discarded; a triangle is off the scale or was stopped early. "
     lines += "Red: no result."
     if history.sigma:
-        lines += f" The band is what seeds alone explain: 2 standard deviations of {history.sigma:.4f} either way."
+        lines += f" The band is the noise of one run: 2 standard deviations of {history.sigma:.4f} either way."
     return f"{lines} Hover over a point for its hypothesis, click for its row."
 
 
@@ -198,10 +200,10 @@ def _cell(key: object, shown: str) -> str:
 
 
 def _story(history: History, record: Record) -> str:
-    """Everything about one experiment, folded up under its hypothesis."""
+    """All details of one experiment, folded under its hypothesis."""
     parts = [f"<summary>{escape(one_line(record.hypothesis)) or 'no hypothesis'}</summary>"]
     if record.reason:
-        parts.append(f"<p>{escape(one_line(record.reason))}</p>")
+        parts.append(f"<p>{escape(one_line(record.reason, 300))}</p>")
     facts = [f"commit {record.commit[:10]}"] if record.commit else []
     facts += [f"by {record.proposer}"] if record.proposer else []
     facts += [f"seed {t.seed}: {'no result' if t.val_bpb is None else f'{t.val_bpb:.4f}'}" for t in record.trials]
@@ -219,7 +221,7 @@ def _pre(text: str) -> str:
 
 
 def _coloured(diff: str) -> str:
-    lines = clean(diff[:_DIFF_CHARS]).split("\n")
+    lines = diff[:_DIFF_CHARS].split("\n")
     shown = "\n".join(_line(line) for line in lines[:_DIFF_LINES]).rstrip()
     if len(lines) > _DIFF_LINES or len(diff) > _DIFF_CHARS:
         shown += '\n<span class="hunk">… the rest is in diff.patch in the folder of the experiment</span>'

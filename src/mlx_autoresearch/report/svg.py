@@ -1,4 +1,4 @@
-"""Drawings of the page, as SVG inside it: no script, no font, no file of its own."""
+"""Draws the page's plots as SVG inside it, without scripts, fonts or further files."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
+from mlx_autoresearch.plain_text import escape, one_line
+
 from .history import FAILURES, History
-from .text import escape, one_line
 
 _WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 960, 56, 12, 14, 34
 
@@ -15,14 +16,13 @@ Scale = Callable[[float], float]
 
 
 def staircase(history: History) -> str:
-    """Every experiment and the best so far; a point tells its story when hovered over and leads to its row."""
-    decided = [r for r in history.decided if r.val_bpb is not None]
-    if not decided:
+    """Every experiment and the best so far. Hover over a point for its hypothesis; click it for its row."""
+    if not history.values:
         return ""
     last = max(r.number for r in history.decided)
     height = 380
-    start = history.steps[0].val_bpb if history.steps else max(r.val_bpb or 0.0 for r in decided)
-    low = min(r.val_bpb or 0.0 for r in decided) - 2 * (history.sigma or 0.0)
+    start = history.steps[0].val_bpb if history.steps else max(history.values)
+    low = min(history.values) - 2 * (history.sigma or 0.0)
     high = start + 0.35 * max(start - low, 0.02 * start)
     x = _scale(-0.5, last + 0.5, _LEFT, _WIDTH - _RIGHT)
     y = _scale(high, low - 0.06 * (high - low), _TOP, height - _BOTTOM)
@@ -41,14 +41,14 @@ def staircase(history: History) -> str:
         at = (x(record.number), y(high if value is None else min(value, high)))
         measured = "no result" if value is None else f"{value:.4f}"
         title = f"{record.number}: {one_line(record.hypothesis)} | {measured}, {record.status}"
-        title += f" | {one_line(record.reason)}" if record.reason else ""
+        title += f" | {one_line(record.reason, 300)}" if record.reason else ""
         mark = _mark(record.status, value is None or value > high, *at)
         parts.append(f'<a href="#e{record.number}"><title>{escape(title)}</title>{mark}</a>')
     return _svg(height, "val_bpb of every experiment and the best so far", parts)
 
 
 def curves(history: History) -> str:
-    """Smoothed training loss of what was kept, the first palest and the best strongest."""
+    """Smoothed training loss of the kept runs; later ones are darker, the best is the darkest."""
     drawn = [(record, curve) for record in history.kept if len(curve := history.curve(record)) > 1]
     if not drawn:
         return ""

@@ -1,10 +1,11 @@
-"""A sweep in pictures: every trial as a line through its values, which setting matters, and each setting alone."""
+"""A sweep's plots: val_bpb against each setting, every point as a line through its values, the settings' importance."""
 
 from __future__ import annotations
 
 import math
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import optuna
 from matplotlib import colormaps
 from matplotlib.colors import Normalize
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from mlx_autoresearch.report.figures import INK, KEEP, PAPER, QUIET, figure
 from mlx_autoresearch.report.page import Plot
@@ -21,50 +22,60 @@ from .spec import Axis, Choices, Range, short, short_names
 from .study import Queue
 
 _COLOURS = "viridis"
-_ENOUGH = 4  # finished trials for a word on importance
+_ENOUGH = 4  # points with a result before importance is estimated
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point that was measured: its number in the queue, its values by setting, its mean val_bpb over seeds."""
+
+    number: int
+    values: dict[str, Any]
+    val_bpb: float
 
 
 def draw(queue: Queue) -> list[Plot]:
-    """Write parallel.png, slices.png and importance.png in the sweep's folder, as far as its trials allow."""
-    trials = [t for t in queue.trials() if t.state is TrialState.COMPLETE and t.value is not None]
+    """Write slices.png, parallel.png and importance.png in the sweep's folder, as far as its results allow."""
+    done = [t for t in queue.trials() if t.state is TrialState.COMPLETE]
+    points = [Point(t.number, t.user_attrs["values"], t.value) for t in done if t.value is not None]
     axes = queue.axes
-    if len(trials) < 2:
+    if len(points) < 2:
         return []
     plots = [
-        _slices(trials, axes, queue.home / "slices.png"),
-        _parallel(trials, axes, queue.home / "parallel.png"),
+        _slices(points, axes, queue.home / "slices.png"),
+        _parallel(points, axes, queue.home / "parallel.png"),
     ]
-    if len(trials) >= _ENOUGH and len(axes) > 1:
+    if len(points) >= _ENOUGH and len(axes) > 1:
         plots.append(_importance(queue.study, queue.home / "importance.png"))
     return plots
 
 
-def _slices(trials: Sequence[FrozenTrial], axes: dict[str, Axis], path: Path) -> Plot:
+def _slices(points: Sequence[Point], axes: dict[str, Axis], path: Path) -> Plot:
     columns = min(3, len(axes))
     rows = math.ceil(len(axes) / columns)
     names = short_names(axes)
     with figure(3.7 * columns + 0.3, 3.1 * rows, path) as fig:
         grid = fig.subplots(rows, columns, sharey=True, squeeze=False)
-        numbers = [t.number for t in trials]
-        best = min(trials, key=lambda t: t.value or 0.0)
+        numbers = [p.number for p in points]
+        values = [p.val_bpb for p in points]
+        best = values.index(min(values))
         for axis_plot, (key, axis) in zip(grid.flat, axes.items(), strict=False):
-            places, ticks = _places(axis, [_value(t, key) for t in trials])
-            values = [t.value for t in trials]
+            places, ticks = _places(axis, [p.values[key] for p in points])
             axis_plot.scatter(
                 places, values, c=numbers, cmap="Greys", vmin=-max(numbers), edgecolor=QUIET, linewidth=0.4
             )
-            axis_plot.scatter([places[trials.index(best)]], [best.value], color=KEEP, s=70, edgecolor=PAPER, zorder=3)
+            axis_plot.scatter([places[best]], [values[best]], color=KEEP, s=70, edgecolor=PAPER, zorder=3)
             axis_plot.set_xlabel(names[key])
             _set_ticks(axis_plot, axis, ticks)
         for unused in list(grid.flat)[len(axes) :]:
             unused.set_visible(False)
         for row in grid:
             row[0].set_ylabel("val_bpb")
-    return Plot("Slices", "val_bpb against each setting alone; later trials are darker, the best is green.", path)
+    return Plot("Slices", "val_bpb against each setting alone; later points are darker, the best is green.", path)
 
 
-def _parallel(trials: Sequence[FrozenTrial], axes: dict[str, Axis], path: Path) -> Plot:
-    values = np.array([t.value for t in trials], dtype=float)
+def _parallel(points: Sequence[Point], axes: dict[str, Axis], path: Path) -> Plot:
+    values = np.array([p.val_bpb for p in points])
     worst = float(np.quantile(values, 0.9)) if len(values) > 9 else float(values.max())
     norm = Normalize(values.min(), max(worst, values.min() + 1e-9))
     names = [*short_names(axes).values(), "val_bpb"]
@@ -72,7 +83,7 @@ def _parallel(trials: Sequence[FrozenTrial], axes: dict[str, Axis], path: Path) 
         plot = fig.add_subplot()
         columns = []
         for x, (key, axis) in enumerate(axes.items()):
-            places, ticks = _places(axis, [_value(t, key) for t in trials])
+            places, ticks = _places(axis, [p.values[key] for p in points])
             low, high = _bounds(axis)
             columns.append([(p - low) / (high - low) for p in places])
             for at, text in ticks or _round_ticks(axis, low, high):
@@ -97,14 +108,14 @@ def _parallel(trials: Sequence[FrozenTrial], axes: dict[str, Axis], path: Path) 
         plot.set_xlim(-0.5, len(names) - 0.6)
         plot.spines[:].set_visible(False)
     explanation = (
-        "A line is a trial, from its values to its val_bpb; the best is green, the tenth that did worst is cut."
+        "Each line is a point, from its values to its val_bpb. The best is green; the worst 10% are off the scale."
     )
     return Plot("Parallel coordinates", explanation, path)
 
 
 def _importance(study: optuna.Study, path: Path) -> Plot:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # few trials: it says so, and so do we
+        warnings.simplefilter("ignore")  # it warns of few points; the page says so, too
         shares = optuna.importance.get_param_importances(
             study, evaluator=optuna.importance.PedAnovaImportanceEvaluator(target_quantile=0.25)
         )
@@ -119,17 +130,13 @@ def _importance(study: optuna.Study, path: Path) -> Plot:
         plot.grid(visible=False)
         plot.spines["bottom"].set_visible(False)
     explanation = (
-        "Share of each setting in what sets the best quarter of the trials apart (PED-ANOVA); with few trials, a hint."
+        "How well each setting tells the best quarter of the points from the rest (PED-ANOVA); with few points, a hint."
     )
     return Plot("Importance", explanation, path)
 
 
-def _value(trial: FrozenTrial, key: str) -> Any:
-    return trial.user_attrs["values"][key]
-
-
 def _places(axis: Axis, values: Sequence[Any]) -> tuple[list[float], list[tuple[float, str]]]:
-    """Where values lie on an axis, and its ticks where they are not numbers: one column each, in the file's order."""
+    """Positions of values on an axis; and its ticks where values are chosen from a list, in the order of the file."""
     if isinstance(axis, Range):
         return [math.log10(v) if axis.log else v for v in values], []
     places = [float(axis.values.index(v)) for v in values]

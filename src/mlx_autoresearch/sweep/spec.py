@@ -1,4 +1,4 @@
-"""A sweep as its YAML file says it: which configuration, which of its fields, over which values, and how."""
+"""A sweep's YAML file: the configuration, the settings to vary, their values, and the method."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Range:
 
     @property
     def points(self) -> list[float]:
-        """Where the grid has its lines; empty for a range without step."""
+        """The values of a grid; empty for a range of real numbers without step."""
         if self.step is None:
             return list(range(int(self.low), int(self.high) + 1)) if self.integers and not self.log else []
         count = math.floor((self.high - self.low) / self.step + 1e-9) + 1
@@ -72,17 +72,17 @@ Axis = Choices | Range
 
 
 class Prune(Section):
-    """Stop a trial whose training loss is above the median of the others' at the same share of the budget."""
+    """Stop a point whose training loss is above the median of the others' at the same share of the budget."""
 
-    trials: int = Field(default=5, ge=1, description="trials that run to their end first")
-    after: float = Field(default=0.3, ge=0, lt=1, description="share of the budget that every trial gets")
+    trials: int = Field(default=5, ge=1, description="points that run to their end first")
+    after: float = Field(default=0.3, ge=0, lt=1, description="share of the budget that every point gets")
 
 
 class Sweep(Section):
     """The fields of configs/sweeps/*.yaml."""
 
     config: str = Field(description="the configuration that is varied, a path relative to the sweep's file")
-    settings: dict[str, Any] = Field(default={}, description="settings that all trials share, over that configuration")
+    settings: dict[str, Any] = Field(default={}, description="settings that all points share, over that configuration")
     space: dict[str, Any] = Field(
         description="what is varied: a list of values, or low, high, step and log, by setting"
     )
@@ -128,7 +128,7 @@ class Sweep(Section):
         return {key: parse_axis(key, value) for key, value in self.space.items()}
 
     def points(self) -> list[dict[str, Any]]:
-        """What is tried, in order; a point is empty where the sampler is to choose it when its turn comes."""
+        """The points in the order they are tried; an empty one is chosen by the sampler when its turn comes."""
         axes = self.axes
         if self.method == "grid":
             values = itertools.product(*(axis.points for axis in axes.values()))
@@ -186,7 +186,7 @@ def load_sweep(path: str | Path) -> Sweep:
 
 
 def check_keys(origin: str, keys: Iterable[str]) -> None:
-    """Raise UserError for a key that no configuration has, with its nearest neighbour."""
+    """Raise UserError for a key that no configuration has; it suggests the closest match."""
     for key in keys:
         try:
             Config.model_validate(nest({key: None}))

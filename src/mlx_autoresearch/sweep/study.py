@@ -1,5 +1,8 @@
-"""The sweep's queue in an Optuna storage: every point waits in it, is taken by one process, and is taken again when
-that process dies.
+"""A sweep's queue, in an Optuna storage.
+
+Each point is queued, claimed by one process, and queued again if that process dies.
+
+What Optuna calls a trial is one point here: its result is the mean of one run for each seed.
 """
 
 from __future__ import annotations
@@ -25,8 +28,8 @@ from mlx_autoresearch.errors import UserError
 from .spec import TPE_STARTUP, Axis, Choices, Sweep
 
 JOURNAL = "journal.log"
-_HEARTBEAT, _GRACE = 30, 180  # seconds; a machine that is silent for so long is taken for dead
-_STARTING = 60  # seconds from taking a trial to saying who did
+_HEARTBEAT, _GRACE = 30, 180  # seconds; a machine that is silent for longer counts as dead
+_STARTING = 60  # seconds that a process has between claiming a point and writing down where it runs
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -69,7 +72,7 @@ class Queue:
         return JournalStorage(JournalFileBackend(str(path)))
 
     def _check_same(self) -> None:
-        """The same name must mean the same question, or trials would be compared that cannot be."""
+        """Refuse a sweep of the same name with other settings: their results cannot be compared."""
         asked = self.sweep.model_dump(mode="json", exclude={"trials", "storage"})
         asked["config"] = Path(self.sweep.config).read_text(encoding="utf-8")
         before = self.study.user_attrs.get("sweep")
@@ -82,7 +85,7 @@ class Queue:
             )
 
     def _fill(self) -> None:
-        """Put into the queue what is not in the study yet."""
+        """Queue the points that are not in the study yet."""
         present = [json.dumps(t.user_attrs["point"]) for t in self.originals() if "point" in t.user_attrs]
         for point in self.sweep.points():
             text = json.dumps(point)
@@ -93,42 +96,42 @@ class Queue:
                 self.study.enqueue_trial(params, user_attrs={"point": point})
 
     def trials(self) -> list[FrozenTrial]:
-        """All that count: the trials but those that were given up for a repetition."""
+        """One Optuna trial for each point: those that were given up and queued again are left out."""
         trials = self.study.get_trials(deepcopy=False)
         repeated = {t.user_attrs.get("repeats") for t in trials}
         return [t for t in trials if t.number not in repeated and "point" in t.user_attrs]
 
     def originals(self) -> list[FrozenTrial]:
-        """Each point once, as it was first queued."""
+        """One Optuna trial for each point: the one that was queued first."""
         return [t for t in self.study.get_trials(deepcopy=False) if "repeats" not in t.user_attrs]
 
     def count(self, *states: TrialState) -> int:
         return sum(t.state in states for t in self.trials())
 
     def next_sampler(self) -> None:
-        """Take a sampler whose random numbers are not those of the trials before."""
+        """Set a sampler whose random numbers differ from those of the points before."""
         seed = len(self.study.get_trials(deepcopy=False)) + sum(t.state.is_finished() for t in self.trials())
         self.study.sampler = optuna.samplers.TPESampler(n_startup_trials=TPE_STARTUP, seed=seed)
 
     def suggest(self, trial: optuna.Trial) -> dict[str, Any]:
-        """The point of a trial: as it was queued, or as the sampler chooses."""
+        """The values of a point: as it was queued, or as the sampler chooses."""
         return {key: decode(axis, _suggest(trial, key, axis)) for key, axis in self.axes.items()}
 
     def take(self, trial: optuna.Trial) -> None:
-        """Mark a trial as this process's, by a lock that ends with the process, however it ends."""
+        """Claim a point for this process, by a lock that ends with the process, however it ends."""
         self._held = FileLock(self._locks / f"{trial.number:04d}.lock")
         self._held.acquire()
         trial.set_user_attr("where", self._where)
 
     def release(self) -> None:
-        """After the trial's end is in the study."""
+        """Give up the claim; call it once the result is in the study."""
         if self._held is not None:
             self._held.release()
             Path(self._held.lock_file).unlink(missing_ok=True)
             self._held = None
 
     def requeue_dead(self) -> int:
-        """Queue again what processes of this folder had begun when they died; returns how many trials that were."""
+        """Queue again the points that processes of this folder had begun when they died; returns how many."""
         dead = 0
         with self.lock:
             for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
@@ -152,7 +155,10 @@ class Queue:
             return False
 
     def queue_again(self, trial: FrozenTrial) -> None:
-        """Before the trial is given up, so that a kill in between loses nothing; a second time does nothing."""
+        """Queue the same point once more. Call it before giving the trial up, so that a kill in between loses nothing.
+
+        A second call for the same trial does nothing.
+        """
         if any(t.user_attrs.get("repeats") == trial.number for t in self.study.get_trials(deepcopy=False)):
             return
         if "point" in trial.user_attrs:
@@ -175,7 +181,7 @@ def encode(axis: Axis, value: Any) -> Any:
 
 
 def decode(axis: Axis, param: Any) -> Any:
-    """The value that `encode` made the parameter from."""
+    """The value that `encode` made `param` from."""
     if isinstance(axis, Choices):
         return next(value for value in axis.values if encode(axis, value) == param)
     return param
@@ -190,7 +196,7 @@ def _pruner(sweep: Sweep) -> optuna.pruners.BasePruner:
 
 
 def _mend(path: Path) -> None:
-    """Cut off a last line that a power cut left unfinished, which Optuna could not read over."""
+    """Cut off a last line that a power cut left unfinished: Optuna cannot read past it."""
     if path.is_file() and (text := path.read_bytes()) and not text.endswith(b"\n"):
         with path.open("r+b") as file:
             file.truncate(text.rfind(b"\n") + 1)

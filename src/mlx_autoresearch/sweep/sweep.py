@@ -1,4 +1,4 @@
-"""Sweeps: any fields of a configuration over a grid, at random or by TPE, in a queue that many processes may share."""
+"""A sweep from its file to its report: open the queue, work through it, write up what came out."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .study import Queue
-    from .view import Shown
+    from .view import View
 
 
 @dataclass(frozen=True)
 class Result:
-    """A sweep's folder, its best val_bpb and the values that gave it; None where no trial succeeded."""
+    """A sweep's folder, its best val_bpb and the values that gave it; None where no point succeeded."""
 
     home: Path
     val_bpb: float | None
@@ -38,13 +38,13 @@ def open_sweep(file: str | Path, *, home: str | Path, storage: str | None = None
     return Queue(sweep, Path(home), Path(file).stem)
 
 
-def work(queue: Queue, shown: Shown) -> None:
-    """Run trials until none waits in the queue. Raises KeyboardInterrupt when stopped; `work` again continues."""
+def work(queue: Queue, view: View) -> None:
+    """Measure points until none waits in the queue. Raises KeyboardInterrupt when stopped; `work` again continues."""
     from .worker import Worker
 
-    with shown:
+    with view:
         try:
-            Worker(queue, shown.say, shown.live).run()
+            Worker(queue, view.say, view.live).run()
         except KeyboardInterrupt:
             raise KeyboardInterrupt("stopped; run the same command to continue") from None
 

@@ -1,4 +1,4 @@
-"""A sweep's trials in order of merit, for a terminal and as tab-separated text."""
+"""A sweep's points, best first, for a terminal and as tab-separated text."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ _ROWS = 15
 
 
 def ranked(queue: Queue) -> list[FrozenTrial]:
-    """The finished trials, the best first, those without a result last."""
+    """The finished points, the best first, those without a result last."""
     finished = [t for t in queue.trials() if t.state.is_finished()]
     return sorted(finished, key=lambda t: (_value(t), t.number))
 
 
 def tsv(queue: Queue) -> str:
-    """number, status, val_bpb, its standard deviation over seeds, seconds, then the values; a trial a line."""
+    """number, status, val_bpb, its standard deviation over seeds, seconds, then the values; one line per point."""
     keys = list(queue.axes)
     lines = ["\t".join(["number", "status", "val_bpb", "deviation", "seconds", *keys])]
-    lines += ["\t".join(_cells(trial, keys)) for trial in ranked(queue)]
+    lines += ["\t".join(_cells(point, keys)) for point in ranked(queue)]
     return "\n".join(lines) + "\n"
 
 
 def print_table(queue: Queue) -> None:
-    """The best trials on standard output."""
+    """The best points on standard output."""
     from rich.console import Console
     from rich.table import Table
 
     keys = list(queue.axes)
-    trials = ranked(queue)
-    table = Table(title=f"{queue.study.study_name}: {len(trials)} of {len(queue.trials())} trials, best first")
+    points = ranked(queue)
+    table = Table(title=f"{queue.study.study_name}: {len(points)} of {len(queue.trials())} points, best first")
     for heading in ("#", "val_bpb", "±"):
         table.add_column(heading, justify="right")
     for name in short_names(keys).values():
         table.add_column(name, justify="right", overflow="fold")
-    for trial in trials[:_ROWS]:
-        number, status, value, deviation, _, *values = _cells(trial, keys)
+    for point in points[:_ROWS]:
+        number, status, value, deviation, _, *values = _cells(point, keys)
         table.add_row(number, value or status, deviation, *values)
     Console().print(table)
 

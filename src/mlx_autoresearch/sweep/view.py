@@ -1,4 +1,4 @@
-"""What a sweep shows while it runs: a line a trial, and on a terminal how far the current one is."""
+"""What a sweep shows while it runs: one line per point, and on a terminal the current point's progress."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from typing import Self
 
 
-class Shown:
+class View:
     """Plain lines; a base for other ways."""
 
     def __enter__(self) -> Self:
@@ -15,15 +15,15 @@ class Shown:
     def __exit__(self, *_: object) -> None: ...
 
     def say(self, line: str) -> None:
-        """One line of news."""
+        """One line that stays."""
         print(line, flush=True)
 
     def live(self, label: str, share: float) -> None:
-        """How far the trial named by its values is, 0 to 1; called from any thread."""
+        """The share of the current point's run that is done, 0 to 1; `label` is its values. Called from any thread."""
 
 
-class TerminalShown(Shown):
-    """A progress bar of the current trial below the lines."""
+class TerminalView(View):
+    """The same, with a progress bar of the current point below the lines."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -48,6 +48,6 @@ class TerminalShown(Shown):
         self._progress.update(self._task, completed=share, description=f"{100 * share:.0f}%  {label}")
 
 
-def make_shown() -> Shown:
+def make_view() -> View:
     """A progress bar where standard output is a terminal, lines elsewhere."""
-    return TerminalShown() if sys.stdout.isatty() else Shown()
+    return TerminalView() if sys.stdout.isatty() else View()

@@ -20,6 +20,7 @@ from mlx_autoresearch.data.prepared import open_prepared
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.ledger.ledger import Ledger, Record, Trial
 from mlx_autoresearch.machine.paths import cache_dir
+from mlx_autoresearch.plain_text import duration
 from mlx_autoresearch.training.run import CHECKPOINT
 from mlx_autoresearch.trials.trial import Limits, TrialFailed, run_trial, status_of
 
@@ -125,7 +126,7 @@ class Worker:
             failure = trial.user_attrs.get("failure", {})
             result = f"failed: {failure.get('kind', 'it')}: {failure.get('detail', 'was given up')}"
         left = self.seconds_left()
-        rest = "" if left is None or done == total else f"; about {_span(left)} left"
+        rest = "" if left is None or done == total else f"; about {duration(left)} left"
         return f"[{done}/{total}] {values}: {result}{rest}"
 
     def seconds_left(self) -> float | None:
@@ -238,9 +239,3 @@ def to_record(trial: FrozenTrial, best: float, won: bool, method: str) -> Record
         reason=reason,
         seconds=(end - start).total_seconds() if end and start else 0.0,
     )
-
-
-def _span(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

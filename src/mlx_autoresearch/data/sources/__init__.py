@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from .base import Source, Split
+from .base import Corpus, Source, Split
 from .gutenberg import Gutenberg
 from .hub import Hub
 from .stdlib import Stdlib
@@ -14,4 +14,4 @@ from .text import Text
 
 SourceConfig = Annotated[Stdlib | Text | Hub | Gutenberg, Field(discriminator="kind")]
 
-__all__ = ["Gutenberg", "Hub", "Source", "SourceConfig", "Split", "Stdlib", "Text"]
+__all__ = ["Corpus", "Gutenberg", "Hub", "Source", "SourceConfig", "Split", "Stdlib", "Text"]

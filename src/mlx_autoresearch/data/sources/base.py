@@ -1,14 +1,15 @@
-"""What a source of text is, and how its files are split into training and validation."""
+"""Sources of text; and the corpus a source opens: its files, listed once and split into training and validation."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, Field
 
@@ -20,6 +21,26 @@ if TYPE_CHECKING:
 Split = Literal["train", "val"]
 
 READING = 1  # raise it whenever the same files would give other documents, so that prepared data is made anew
+
+
+class TextFile(NamedTuple):
+    """A file of text as it was when the corpus was opened; size -1 and time 0 where it has not been fetched.
+
+    name: unique in its corpus, the same on every machine; size in bytes; time of the last change in nanoseconds.
+    """
+
+    name: str
+    path: Path
+    size: int
+    time: int
+
+
+class Part(NamedTuple):
+    """Documents of one file: from number `first` up to `last`, which is left out; by default all."""
+
+    path: Path
+    first: int = 0
+    last: int | None = None
 
 
 class Source(BaseModel, frozen=True, extra="forbid"):
@@ -41,42 +62,31 @@ class Source(BaseModel, frozen=True, extra="forbid"):
         return False
 
     def fetch(self, downloads: Path, progress: Progress | None = None) -> None:
-        """Bring what must be brought into `downloads`; raises UserError when it cannot be had."""
+        """Download what is missing into `downloads`; raises UserError when that fails."""
 
     def files(self, downloads: Path) -> list[tuple[str, Path]]:
-        """(group name, file) of all the text, in a fixed order; names are unique and the same on every machine."""
+        """(name, file) of all the text, in a fixed order; names are unique and the same on every machine."""
         raise NotImplementedError
 
     def read(self, path: Path) -> Iterator[str]:
         """The documents of one file."""
         raise NotImplementedError
 
-    def fingerprint(self, downloads: Path) -> str:
-        """Identity of the text as it is now, from settings, names, sizes (bytes) and times (ns) of its files."""
-        settings = self.model_dump(mode="json", exclude=set(self.location))
-        state = [READING, settings, [[name, *_stat(path)] for name, path in self.files(downloads)]]
-        return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+    def open(self, downloads: Path) -> Corpus:
+        """The text as it is now; lists the files, reads none. Raises UserError when it cannot find or list them."""
+        return Corpus(self, [TextFile(name, path, *_stat(path)) for name, path in self.files(downloads)])
 
-    def documents(self, split: Split, downloads: Path) -> Iterator[str]:
-        """The documents of one split, always in the same order; raises UserError when there are none."""
-        document = None
-        for document in self.select(split, downloads):
-            yield document
-        if document is None:
-            raise UserError(f"source {self.kind}: no text in the {split} split; give it more text")
-
-    def select(self, split: Split, downloads: Path) -> Iterator[str]:
-        """The documents of one split, perhaps none: whole files are held out, or the tail of a single one."""
-        files = self.files(downloads)
+    def parts(self, files: Sequence[TextFile]) -> dict[Split, list[Part]]:
+        """The documents of each split: whole files are held out, or the tail of a single one."""
         if len(files) == 1:
-            yield from self.split_one(files[0][1], split)
-            return
-        held = held_out((name for name, _ in files), self.val_fraction)
-        for name, path in files:
-            if (name in held) == (split == "val"):
-                yield from self.texts(path)
+            return self._tail(files[0].path)
+        held = held_out((file.name for file in files), self.val_fraction)
+        return {
+            "train": [Part(file.path) for file in files if file.name not in held],
+            "val": [Part(file.path) for file in files if file.name in held],
+        }
 
-    def split_one(self, path: Path, split: Split) -> Iterator[str]:
+    def _tail(self, path: Path) -> dict[Split, list[Part]]:
         """A contiguous tail is held out: neighbours in one file are too alike to be on both sides."""
         count = sum(1 for _ in self.texts(path))
         if count < 2:
@@ -84,20 +94,52 @@ class Source(BaseModel, frozen=True, extra="forbid"):
                 f"{path} holds {count} document(s), and validation needs one of its own; add text or cut it (doc_bytes)"
             )
         train = min(max(round(count * (1 - self.val_fraction)), 1), count - 1)
-        yield from islice(self.texts(path), *((0, train) if split == "train" else (train, count)))
+        return {"train": [Part(path, 0, train)], "val": [Part(path, train, count)]}
 
     def texts(self, path: Path) -> Iterator[str]:
-        """The documents of one file that hold more than white space; raises UserError when the file is not here."""
+        """The documents of one file that hold more than white space; raises UserError when the file is missing."""
         if not path.is_file():
             raise UserError(f"{path} is not there; run `mlx-autoresearch prepare` to fetch it")
         return (document for document in self.read(path) if document and not document.isspace())
 
 
+class Corpus:
+    """The text of a source as it was when opened: its files, listed once, and what follows from that list."""
+
+    def __init__(self, source: Source, files: Sequence[TextFile]) -> None:
+        self.source = source
+        self.files = files
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Identity of the text: a hash of the source's settings and of the names, sizes and times of its files."""
+        settings = self.source.model_dump(mode="json", exclude=set(self.source.location))
+        state = [READING, settings, [[file.name, file.size, file.time] for file in self.files]]
+        return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+
+    def documents(self, split: Split) -> Iterator[str]:
+        """The documents of one split, always in the same order; reads the files anew with every call.
+
+        Raises UserError when there are none, or a file is missing or cannot be read.
+        """
+        document = None
+        for path, first, last in self.parts[split]:
+            for document in islice(self.source.texts(path), first, last):
+                yield document
+        if document is None:
+            raise UserError(f"source {self.source.kind}: no text in the {split} split; give it more text")
+
+    @cached_property
+    def parts(self) -> dict[Split, list[Part]]:
+        """Which documents of which files are in each split; where there is one file, it is read to count them."""
+        return self.source.parts(self.files)
+
+
 def held_out(names: Iterable[str], fraction: float) -> set[str]:
     """The names held out for validation: those whose hash falls into the lowest `fraction`, at least one and not all.
 
-    A name decides alone, so adding files moves none between the splits, except the one that was lent to a side which
-    the hash had left empty. Raises UserError for fewer than two names.
+    A file's split depends on its name only, so adding files never moves one. Exception: if the hash leaves a split
+    empty, it gets one file. Raises UserError for fewer than two names.
     """
     place = {name: int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big") / 2**64 for name in names}
     if len(place) < 2:

@@ -1,4 +1,4 @@
-"""Cuts running text into documents where a reader would."""
+"""Cuts running text into documents at natural boundaries: definitions, headings, paragraphs, lines."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def cut(lines: Iterable[str], doc_bytes: int) -> Iterator[str]:
 
 
 def _pieces(lines: Iterable[str], doc_bytes: int) -> Iterator[tuple[str, int, int]]:
-    """Lines, the overlong ones in pieces of at most `doc_bytes` bytes that end at a space where there is one."""
+    """Yields (piece, its bytes, merit of a cut before it); a piece is a line, or a part of a long line."""
     longest = max(doc_bytes // 4, 1)  # characters; one takes up to 4 bytes
     splitter = re.compile(rf".{{1,{longest}}}(?:(?<=\s)|\Z)|.{{1,{longest}}}", re.DOTALL)
     blank = False

@@ -82,7 +82,7 @@ def check_book(path: Path) -> None:
 
 
 def strip_licence(text: str) -> str:
-    """The book alone: what the header, licence and credits of any period leave of the file."""
+    """The book alone, without the header, licence and credits of any period."""
     end = _END.search(text)
     if end is None:
         end = _last(_OLD_END, text)  # the last, because collections quote those of their parts

@@ -1,11 +1,11 @@
-"""Datasets of the Hugging Face hub: the reference's shards by name, anything else through `datasets`."""
+"""Datasets of the Hugging Face hub: presets are downloaded file by file, others are read through `datasets`."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,7 +17,7 @@ from pydantic import Field, field_validator, model_validator
 from mlx_autoresearch.errors import UserError
 
 from ..download import Download, fetch_all, locked
-from .base import Source, Split
+from .base import Part, Source, Split, TextFile
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -48,7 +48,7 @@ PRESETS = {
         shuffled=True,
         val_rows=(10_000, 20_000),
     ),
-    # Two gigabytes a file, and no word of a shuffle.
+    # 2 GB a file; the dataset card does not say whether it is shuffled.
     "fineweb-edu": Preset("HuggingFaceFW/fineweb-edu", "sample/10BT/{:03d}_00000.parquet", 14, 1, shuffled=False),
 }
 
@@ -132,16 +132,13 @@ class Hub(Source, frozen=True):
         digest = hashlib.sha256(json.dumps(choice).encode()).hexdigest()[:8]
         return [(split, folder / digest / f"{split}.parquet") for split in (self.split, self.val_split) if split]
 
-    def select(self, split: Split, downloads: Path) -> Iterator[str]:
-        files = [path for _, path in self.files(downloads)]
+    def parts(self, files: Sequence[TextFile]) -> dict[Split, list[Part]]:
         if len(files) > 1:  # the last one is pinned for validation and never trained on
-            for path in files[:-1] if split == "train" else files[-1:]:
-                yield from self.texts(path)
-        elif self.preset:
-            first, last = self.preset.val_rows
-            yield from islice(self.texts(files[0]), *((last, None) if split == "train" else (first, last)))
-        else:
-            yield from super().select(split, downloads)
+            return {"train": [Part(file.path) for file in files[:-1]], "val": [Part(files[-1].path)]}
+        if self.preset:
+            path, (first, last) = files[0].path, self.preset.val_rows
+            return {"train": [Part(path, last)], "val": [Part(path, first, last)]}
+        return super().parts(files)
 
     def read(self, path: Path) -> Iterator[str]:
         from .parquet import parquet_texts
