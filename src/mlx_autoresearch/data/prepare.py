@@ -190,9 +190,8 @@ def _rearrange(
 ) -> TokenShards:
     """Writes the documents whose indices are in `order`, in that order or shuffled."""
     if shuffle:
-        order = np.random.RandomState(SHUFFLE_SEED).permutation(
-            order
-        )  # its numbers never change between versions; Generator's may
+        # RandomState's numbers never change between versions; Generator's may.
+        order = np.random.RandomState(SHUFFLE_SEED).permutation(order)
     tokens = np.asarray(raw.tokens)
     with ShardWriter(folder, raw.split, tokenizer.token_bytes) as writer:
         for chunk in np.array_split(order, len(order) // 4096 + 1):
