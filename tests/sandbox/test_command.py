@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from mlx_autoresearch.sandbox import command, landlock, processes
-from mlx_autoresearch.sandbox.command import KEPT_BYTES, Outcome, Running, clean_environment, run_command
+from mlx_autoresearch.sandbox.command import KEPT_BYTES, Outcome, Running, run_command
+from mlx_autoresearch.sandbox.environment import clean_environment
 
 confined = pytest.mark.skipif(not landlock.version(), reason="this kernel has no Landlock")
 

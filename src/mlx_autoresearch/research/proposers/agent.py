@@ -10,7 +10,8 @@ from pathlib import Path
 
 from mlx_autoresearch.ledger.ledger import Record
 from mlx_autoresearch.plain_text import one_line
-from mlx_autoresearch.sandbox.command import Outcome, clean_environment, run_command, temporary_folder
+from mlx_autoresearch.sandbox.command import Outcome, run_command
+from mlx_autoresearch.sandbox.environment import clean_environment, temporary_folder
 
 from ..settings import Agent, ResearchConfig
 from .base import Context, Proposal, ProposalFailed
