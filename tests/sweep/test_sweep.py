@@ -7,8 +7,6 @@ import random
 import signal
 import subprocess
 import sys
-import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -293,27 +291,15 @@ class TestPruning:
     def test_a_trial_above_the_median_is_stopped(self, file: Sweeper, monkeypatch: pytest.MonkeyPatch) -> None:
         finished: list[float] = []
 
-        def slow(config: Config, *, seed: int, folder: Path, say: Any, **rest: Any) -> Trial:
-            loss = bpb(config, 0)
-
-            def steps() -> None:
-                for step in range(1, 21):
-                    say({"event": "step", "step": step, "loss": loss, "remaining": 0.0})
-
-            thread = threading.Thread(target=steps)
-            thread.start()
-            try:
-                time.sleep(0.05 if loss < 3 else 20)
-            finally:
-                thread.join()
+        def stepping(config: Config, *, seed: int, folder: Path, say: Any, **rest: Any) -> Trial:
+            for step in range(1, 21):
+                say({"event": "step", "step": step, "loss": bpb(config, 0), "remaining": 0.0})
             finished.append(config.optimizer.matrix_lr)
             return free(config, seed=seed, folder=folder, say=say, code=None, limits=None)
 
-        monkeypatch.setattr(worker, "run_trial", slow)
+        monkeypatch.setattr(worker, "run_trial", stepping)
         space = {"optimizer.matrix_lr": [0.04, 0.05, 0.03, 0.001, 0.045]}
-        before = signal.getsignal(signal.SIGUSR1)
         result = sweep(file(space=space, prune={"trials": 3, "after": 0.5}, seeds=[1, 2]))
-        assert signal.getsignal(signal.SIGUSR1) == before
         assert finished == [0.04, 0.04, 0.05, 0.05, 0.03, 0.03, 0.045, 0.045]
         pruned = [r for r in Ledger(result.home / "ledger.jsonl").records() if r.val_bpb is None]
         assert [(r.overrides["optimizer.matrix_lr"], r.status) for r in pruned] == [(0.001, "discard")]
@@ -336,7 +322,7 @@ from mlx_autoresearch.sweep import worker
 from tests.sweep import test_sweep
 def slow(config, **rest):
     print("begun", flush=True)
-    time.sleep({seconds})
+    {wait}
     return test_sweep.free(config, **rest)
 worker.run_trial = slow
 queue = test_sweep.open_sweep({file!r}, home=Path({file!r}).parent / "home", storage={storage!r})
@@ -344,9 +330,11 @@ test_sweep.work(queue, test_sweep.Lines())
 """
 
 
-def start(file: Path, seconds: float, storage: str | None = None) -> subprocess.Popen[str]:
-    code = STUB.format(tests=str(ROOT), file=str(file), seconds=seconds, storage=storage)
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+def start(file: Path, seconds: float | None = None, storage: str | None = None) -> subprocess.Popen[str]:
+    """A process whose trials say "begun", and take some seconds or end at a line on standard input."""
+    wait = "sys.stdin.readline()" if seconds is None else f"time.sleep({seconds})"
+    code = STUB.format(tests=str(ROOT), file=str(file), wait=wait, storage=storage)
+    return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 class TestProcesses:
@@ -354,7 +342,7 @@ class TestProcesses:
     def test_what_a_killed_process_had_begun_is_run_again(self, file: Sweeper, tmp_path: Path, storage: bool) -> None:
         url = f"sqlite:///{tmp_path}/study.db" if storage else None
         path = file()
-        with start(path, 60, url) as process:
+        with start(path, storage=url) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == "begun\n"
             process.send_signal(signal.SIGKILL)
@@ -376,12 +364,12 @@ class TestProcesses:
 
     def test_a_live_process_keeps_its_trial(self, file: Sweeper) -> None:
         path = file()
-        with start(path, 1.5) as process:
+        with start(path) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == "begun\n"
             queue = open_sweep(path, home=path.parent / "home")
             assert queue.requeue_dead() == 0
-            process.communicate(timeout=60)
+            process.communicate("\n\n\n", timeout=60)
         assert queue.count(TrialState.COMPLETE) == 3
 
     def test_a_journal_that_a_power_cut_tore_is_mended(self, file: Sweeper) -> None:
