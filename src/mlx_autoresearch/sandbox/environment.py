@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 # Nothing in here is a secret; a machine's credentials live in other variables.
@@ -22,7 +25,13 @@ def clean_environment(home: Path, temporary: Path, **more: str) -> dict[str, str
     return kept | {"HOME": str(home), "TMPDIR": str(temporary), "PYTHONDONTWRITEBYTECODE": "1"} | more
 
 
-def temporary_folder(parent: Path, name: str) -> Path:
-    """A new folder beneath `parent`, for HOME or TMPDIR of a command."""
+@contextmanager
+def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
+    """A new folder beneath `parent`, for HOME or TMPDIR of a command; it is deleted with all that is in it."""
     parent.mkdir(parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=parent))
+    folder = tempfile.mkdtemp(prefix=f"{name}-", dir=parent)
+    try:
+        yield Path(folder)
+    finally:
+        # Not tempfile.TemporaryDirectory: before Python 3.11.8 it changes the mode of what a planted link points to.
+        shutil.rmtree(folder, ignore_errors=True)

@@ -138,7 +138,7 @@ class RemoteModel:
 def check_remote_causality(first: RemoteModel, second: RemoteModel) -> None:
     """Raise RunFailed when logits depend on later tokens, or on anything but the tokens.
 
-    `second` is a fresh process: it remembers nothing of the rows that `first` scored. It is asked for some of those rows
+    `second` is a fresh process: it remembers nothing of the rows that `first` scored. It gets some of those rows
     unchanged, and for others with another row's tail from a random position on. Two things are compared before that
     position. No log-probability may change by more than four times what unchanged rows differ by. And on average the
     token that was replaced must not have been more likely in `first` than it is now: a mean over rows shows that even

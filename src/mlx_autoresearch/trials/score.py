@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mlx_autoresearch.config.settings import Config
+from mlx_autoresearch.sandbox.environment import temporary_folder
 from mlx_autoresearch.training.trainer import evaluate_model, open_data, scores
 
 from .environment import trial_environment
@@ -25,9 +25,9 @@ def confined_model(
     Everything that the process can write lies in a new folder below `scratch`, which is deleted afterwards: the next
     process must find nothing that this one left.
     """
-    with tempfile.TemporaryDirectory(dir=scratch, prefix="exchange-", ignore_cleanup_errors=True) as folder:
-        exchange = Path(folder)
-        with RemoteModel(
+    with (
+        temporary_folder(scratch, "exchange") as exchange,
+        RemoteModel(
             run,
             code,
             config.data.vocab_size,
@@ -36,8 +36,9 @@ def confined_model(
             seconds=limits.evaluate_seconds,
             memory_mb=limits.memory_mb,
             mark=mark,
-        ) as model:
-            yield model
+        ) as model,
+    ):
+        yield model
 
 
 def score(run: Path, code: Path, config: Config, limits: Limits, *, scratch: Path, mark: str) -> dict[str, Any]:

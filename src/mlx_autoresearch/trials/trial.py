@@ -6,7 +6,6 @@ import json
 import math
 import os
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from mlx_autoresearch.ledger.ledger import Status, Trial
 from mlx_autoresearch.machine.lock import device_lock
 from mlx_autoresearch.plain_text import one_line, printable
 from mlx_autoresearch.sandbox.command import Outcome, Running
+from mlx_autoresearch.sandbox.environment import temporary_folder
 from mlx_autoresearch.training.run import CHECKPOINT, SUMMARY, Run
 
 from .clock import Clock, Event
@@ -76,13 +76,11 @@ def run_trial(
         update={"train": config.train.model_copy(update={"seed": seed, "checkpoint_every": None})}
     )
     folder = folder.absolute()
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with (
         device_lock(lambda line: say({"event": "waiting", "message": line})),
-        tempfile.TemporaryDirectory(dir=folder.parent, prefix=".scratch-", ignore_cleanup_errors=True) as temporary,
+        temporary_folder(folder.parent, ".scratch") as scratch,
     ):
         started = time.monotonic()
-        scratch = Path(temporary)
         run = folder if code is None else scratch / "run"
         clock, outcome = _train(config, run, code, limits, mark, scratch, say)
         folder.with_name(f"{folder.name}.txt").write_text(outcome.output, encoding="utf-8")
