@@ -125,14 +125,6 @@ def test_a_gpus_memory_is_the_gpus(monkeypatch: pytest.MonkeyPatch):
     assert (device.memory_limits().total, device.memory_limits().recommended) == (80, 80)
 
 
-def test_a_containers_memory_limit_counts(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(mx, "device_info", dict)
-    monkeypatch.setattr(Path, "read_text", lambda _: "1000000\n")
-    assert device.memory_limits().total == 1_000_000
-    monkeypatch.setattr(Path, "read_text", lambda _: "max\n")
-    assert device.memory_limits().total == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
 @pytest.mark.parametrize(("script", "expected"), [("exit 0", True), ("exit 1", False), (None, False)])
 def test_compiler_must_exist_and_run(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str | None, expected: bool

@@ -15,7 +15,8 @@ from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.ledger.ledger import Ledger, Trial
 from mlx_autoresearch.research.loop import Research
 from mlx_autoresearch.sandbox import processes
-from mlx_autoresearch.sandbox.command import clean_environment, run_command
+from mlx_autoresearch.sandbox.command import run_command
+from mlx_autoresearch.sandbox.environment import clean_environment
 from mlx_autoresearch.trials.trial import run_trial
 from tests.support.laboratory import Quiet, free_trial, git, make_research
 
@@ -97,7 +98,8 @@ def test_a_search_with_the_real_trainer_survives_kills(repository: Path, tiny: C
 def test_nothing_outlives_a_killed_researcher_by_more_than_a_moment(tmp_path: Path) -> None:
     script = (
         "from pathlib import Path; import sys\n"
-        "from mlx_autoresearch.sandbox.command import clean_environment, run_command\n"
+        "from mlx_autoresearch.sandbox.command import run_command\n"
+        "from mlx_autoresearch.sandbox.environment import clean_environment\n"
         "here = Path(sys.argv[1])\n"
         "run_command(['sh', '-c', '(setsid sleep 300 &); echo > started; sleep 300'], cwd=here, mark=str(here),\n"
         "    env=clean_environment(here, here), seconds=300)\n"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,9 @@ from mlx_autoresearch.research.loop import Research
 from mlx_autoresearch.research.proposers import agent
 from mlx_autoresearch.sandbox import landlock, processes
 from mlx_autoresearch.sandbox.command import run_command
-from mlx_autoresearch.trials.trial import Limits, run_trial
-from tests.support.laboratory import free_trial, git, make_research, run_programs
+from mlx_autoresearch.trials.limits import Limits
+from mlx_autoresearch.trials.trial import run_trial
+from tests.support.laboratory import free_trial, git, make_research, replace, run_programs
 
 confined = pytest.mark.skipif(not landlock.version(), reason="this kernel has no Landlock")
 

@@ -2,14 +2,15 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mlx_autoresearch.sandbox import command, landlock, processes
-from mlx_autoresearch.sandbox.command import KEPT_BYTES, Outcome, Running, clean_environment, run_command
+from mlx_autoresearch.sandbox.command import KEPT_BYTES, Outcome, Running, run_command
+from mlx_autoresearch.sandbox.environment import clean_environment, temporary_folder
+from tests.support.laboratory import wait_until
 
 confined = pytest.mark.skipif(not landlock.version(), reason="this kernel has no Landlock")
 
@@ -49,10 +50,8 @@ def test_secrets_are_not_inherited(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_the_whole_tree_is_killed_at_the_time_limit(tmp_path: Path) -> None:
-    started = time.monotonic()
     outcome = shell(tmp_path, "sleep 300 & (setsid sleep 300 &) ; sleep 300", seconds=0.5)
     assert outcome.ended == "timeout"
-    assert time.monotonic() - started < 20
     assert not processes.marked(str(tmp_path))
 
 
@@ -82,10 +81,7 @@ def test_a_command_that_prints_without_end_is_not_alive(tmp_path: Path, monkeypa
     monkeypatch.setattr(command, "MAX_BYTES", 1 << 16)
     env = clean_environment(tmp_path, tmp_path)
     with Running(["yes"], cwd=tmp_path, env=env, seconds=60, mark=str(tmp_path)) as running:
-        until = time.monotonic() + 20
-        while running.alive and time.monotonic() < until:
-            time.sleep(0.02)
-        assert not running.alive
+        wait_until(lambda: not running.alive)
         assert running.stop().ended == "output"
 
 
@@ -129,3 +125,15 @@ def test_a_confined_computation_has_no_network(tmp_path: Path) -> None:
         connect = f"{sys.executable} -c '{program}'"
         assert "PermissionError" in shell(tmp_path, connect, writable=[tmp_path]).output
         assert shell(tmp_path, connect, writable=[tmp_path], network=True).output == "on\n"
+
+
+def test_a_temporary_folder_is_deleted_and_links_in_it_are_not_followed(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.mkdir(mode=0o500)
+    with temporary_folder(tmp_path / "new", ".scratch") as folder:
+        assert folder.parent == tmp_path / "new" and folder.name.startswith(".scratch-")
+        (folder / "link").symlink_to(victim)
+        (folder / "inner").mkdir()
+        (folder / "inner/file").touch()
+    assert os.listdir(tmp_path / "new") == []
+    assert victim.stat().st_mode & 0o777 == 0o500

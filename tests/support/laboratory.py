@@ -8,11 +8,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import mlx_autoresearch
 from mlx_autoresearch.config.load import validate_config
-from mlx_autoresearch.config.settings import Config
+from mlx_autoresearch.config.settings import Config, Section
 from mlx_autoresearch.data.prepare import prepare
 from mlx_autoresearch.ledger.ledger import Record, Trial
 from mlx_autoresearch.machine.paths import cache_dir
@@ -23,6 +23,8 @@ from mlx_autoresearch.research.settings import Agent, ResearchConfig
 from mlx_autoresearch.research.view import View
 from mlx_autoresearch.research.workspace import CODE
 from tests.support.corpus import make_corpus as make_corpus
+
+S = TypeVar("S", bound=Section)
 
 _ROOT = Path(mlx_autoresearch.__file__).parents[2]
 
@@ -115,6 +117,11 @@ def run_programs(research: Research, *programs: str, seconds: float = 20.0, view
     research.proposer = Programs(research.config, *programs, seconds=seconds)
     research.go(view or Quiet())
     return [r for r in research.ledger.records() if r.event == "experiment"]
+
+
+def replace(section: S, **values: Any) -> S:
+    """A section of a configuration with other values for some of its fields."""
+    return section.model_copy(update=values)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import time
@@ -17,6 +16,8 @@ from typing import Literal
 import mlx.core as mx
 
 from . import blas
+from .files import write_atomically
+from .memory import usable_memory
 from .paths import cache_dir
 
 # Dense bfloat16 and float16 with float32 accumulation, FLOP/s, from NVIDIA's data sheets and architecture white papers
@@ -75,7 +76,7 @@ def default_compute_dtype() -> mx.Dtype:
 def memory_limits() -> MemoryLimits:
     """Memory of the default device: the GPU's own, Apple's unified memory, or what this machine or container allows."""
     info = mx.device_info()
-    total = int(info.get("memory_size") or info.get("total_memory") or _host_memory())
+    total = int(info.get("memory_size") or info.get("total_memory") or usable_memory())
     return MemoryLimits(total, int(info.get("max_recommended_working_set_size") or total), mx.get_memory_limit())
 
 
@@ -110,9 +111,7 @@ def matmul_peak_flops(dtype: mx.Dtype, *, again: bool = False) -> float:
         peak = max(peak or 0.0, measure_matmul_flops(dtype))
         with suppress(OSError):
             file.parent.mkdir(parents=True, exist_ok=True)
-            new = file.with_suffix(f".{os.getpid()}")
-            new.write_text(json.dumps(_read_peaks(file) | {key: peak}, indent=2) + "\n")
-            new.replace(file)
+            write_atomically(file, json.dumps(_read_peaks(file) | {key: peak}, indent=2) + "\n", durable=False)
     return peak
 
 
@@ -150,12 +149,3 @@ def _read_peaks(file: Path) -> dict[str, float]:
         return {str(key): float(flops) for key, flops in json.loads(file.read_text()).items()}
     except (OSError, ValueError, TypeError, AttributeError):  # not there, or not ours
         return {}
-
-
-def _host_memory() -> int:
-    """Bytes of RAM, or of a Linux container's limit where that is lower (cgroup v2, `memory.max`)."""
-    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        return min(installed, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    except (OSError, ValueError):  # no cgroup, or "max"
-        return installed

@@ -42,6 +42,8 @@ def run(command: list[str], environment: dict[str, str]) -> str:
         done = subprocess.run(command, capture_output=True, check=True, env=environment, process_group=0)
     except FileNotFoundError:
         raise UserError("git is not installed, or not on PATH") from None
+    except OSError as error:
+        raise UserError(f"git cannot be run: {error.strerror}") from None
     except subprocess.CalledProcessError as error:
         first = error.stderr.decode(errors="replace").strip().split("\n")[0]  # the others are general advice
         raise UserError(f"git {' '.join(command[-3:])}: {first}") from None

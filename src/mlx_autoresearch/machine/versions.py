@@ -33,7 +33,10 @@ def python_version() -> str:
 
 
 def git_commit() -> str | None:
-    """HEAD of the checkout this package runs from, "+changes" when the tree differs; None when installed."""
+    """HEAD of the checkout that this package runs from, and "+changes" when the package's files differ from it.
+
+    None where git does not know: the package is installed, the checkout has no commit, or there is no git.
+    """
     package = Path(__file__).resolve().parents[1]
     with suppress(UserError):
         git(["ls-files", "--error-unmatch", "machine/versions.py"], package)

@@ -17,9 +17,9 @@ from mlx_autoresearch.data.packing import PackedBatches
 from mlx_autoresearch.errors import RunFailed
 from mlx_autoresearch.recipe import fastmath
 
-_CHUNK_ELEMENTS = 2**23  # logits held at once: 32 MiB of float32, whatever the vocabulary and the row length
-_TOLERANCE = 0.01  # nats
-_ROWS = 8  # rows a forward pass; fixed, so that the same model gives the same digits
+CHUNK_ELEMENTS = 2**23  # logits held at once: 32 MiB of float32, whatever the vocabulary and the row length
+TOLERANCE = 0.01  # nats
+ROWS = 8  # rows a forward pass; fixed, so that the same model gives the same digits
 
 
 class LanguageModel(Protocol):
@@ -71,8 +71,8 @@ def evaluate_bpb(
     reference = token_bytes if reference_token_bytes is None else reference_token_bytes
     nats: list[float] = []
     n_bytes = n_reference = n_tokens = 0
-    for first in range(0, rows, _ROWS):
-        batches = [next(packed) for _ in range(min(_ROWS, rows - first))]
+    for first in range(0, rows, ROWS):
+        batches = [next(packed) for _ in range(min(ROWS, rows - first))]
         inputs = np.concatenate([b.inputs for b in batches])  # (B, T)
         targets = np.concatenate([b.targets for b in batches])
         if first == 0:
@@ -106,7 +106,7 @@ def check_causality(model: LanguageModel, row: np.ndarray, vocab_size: int) -> N
     if not math.isfinite(largest):
         raise RunFailed("the model's logits are not finite on the validation text")
     change = float(mx.abs(_log_probabilities(before) - _log_probabilities(after)).max().item())  # type: ignore[arg-type]
-    if not change <= max(_TOLERANCE, 2 * mx.finfo(features[0].dtype).eps * largest):
+    if not change <= max(TOLERANCE, 2 * mx.finfo(features[0].dtype).eps * largest):
         raise RunFailed(
             f"the model looks ahead: changing later tokens changed the logits of earlier ones (by {change:.3g} nats)"
         )
@@ -124,7 +124,7 @@ def _token_nats(model: LanguageModel, inputs: mx.array, targets: mx.array, vocab
         raise RunFailed(f"the model's features must have shape ({B}, {T}, C), got {hidden.shape}")
     hidden = hidden.reshape(B * T, -1)
     labels = targets.reshape(B * T, 1)
-    rows = max(1, _CHUNK_ELEMENTS // vocab_size)
+    rows = max(1, CHUNK_ELEMENTS // vocab_size)
     chunks = []
     for i in range(0, B * T, rows):
         logits = model.logits(hidden[i : i + rows])

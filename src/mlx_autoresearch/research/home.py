@@ -34,7 +34,7 @@ class Storage:
 
     def __init__(self, repository: Path, home: Path, config: ResearchConfig):
         self.repository, self.home, self.config = repository, home, config
-        self.mark = f"research:{home}"
+        self.mark = f"research:{home.resolve()}"
         self.ledger = Ledger(home / LEDGER)
         self.workspace = Workspace(repository, home, config.tag, self.mark)
 

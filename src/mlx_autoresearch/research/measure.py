@@ -17,7 +17,8 @@ from typing import Any
 from mlx_autoresearch.config.keys import differing
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.ledger.ledger import Trial
-from mlx_autoresearch.trials.trial import Limits, TrialFailed
+from mlx_autoresearch.trials.limits import Limits, default_memory_mb
+from mlx_autoresearch.trials.trial import TrialFailed
 
 from .guard import rules
 from .guard.integrity import surroundings
@@ -72,22 +73,18 @@ class Harness:
     def _limits(self) -> Limits:
         """The configured limits, and once the baseline is known, a few times what it took."""
         limits = self._storage.config.limits
-        allowed = Limits(
-            startup_seconds=limits.startup_seconds,
-            training_seconds=limits.training_seconds,
-            evaluate_seconds=limits.evaluate_seconds,
-            memory_mb=limits.memory_mb or 0.8 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20,
-        )
+        allowed = limits.model_copy(update={"memory_mb": limits.memory_mb or default_memory_mb()})
         baseline = next(iter(self._storage.ledger.records()), None)
         if baseline is None:
             return allowed
         training = max(t.training_seconds for t in baseline.trials)
         overhead = max(t.total_seconds - t.training_seconds for t in baseline.trials)
-        return replace(
-            allowed,
-            startup_seconds=min(allowed.startup_seconds, 60 + 3 * overhead),
-            training_seconds=min(allowed.training_seconds, 60 + 3 * training),
-            evaluate_seconds=min(allowed.evaluate_seconds, 60 + 3 * overhead),
+        return allowed.model_copy(
+            update={
+                "startup_seconds": min(allowed.startup_seconds, 60 + 3 * overhead),
+                "training_seconds": min(allowed.training_seconds, 60 + 3 * training),
+                "evaluate_seconds": min(allowed.evaluate_seconds, 60 + 3 * overhead),
+            }
         )
 
 

@@ -20,6 +20,7 @@ from mlx_autoresearch.config.load import check_key, load_config, validate_config
 from mlx_autoresearch.config.settings import Config, Section
 from mlx_autoresearch.config.yaml_text import dump_yaml, read_mapping, read_text
 from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.trials.limits import Limits
 
 Value = JsonValue
 _EXAMPLES = "the examples are in configs/research/"
@@ -57,15 +58,6 @@ class Decision(Section):
     equivalence: float = Field(
         default=1.5, gt=0, le=10, description="standard deviations of one run that count as equal for a simplification"
     )
-
-
-class LimitsConfig(Section):
-    """What one run may take; more, and it is killed."""
-
-    startup_seconds: float = Field(default=300.0, gt=0, description="imports, compilation and the first step")
-    training_seconds: float = Field(default=86_400.0, gt=0, description="where the start trains by steps, not by time")
-    evaluate_seconds: float = Field(default=1800.0, gt=0)
-    memory_mb: float | None = Field(default=None, gt=0, description="resident set of the whole process tree, MiB")
 
 
 class Dimension(Section):
@@ -187,7 +179,7 @@ class ResearchConfig(Section):
     seeds: Seeds = Seeds()
     decision: Decision = Decision()
     remeasure_every: int = Field(default=20, ge=1, description="experiments after which the best is measured afresh")
-    limits: LimitsConfig = LimitsConfig()
+    limits: Limits = Limits()
 
     @field_validator("proposer", mode="before")
     @classmethod

@@ -31,7 +31,7 @@ class View:
     def progress(self, news: Mapping[str, Any]) -> None:
         """News of the current trial, as `runner.run_trial` tells them."""
         if news.get("event") == "waiting":
-            self.say("waiting for another run on this machine to finish")
+            self.say(news["message"])
 
     def decided(self, record: Record, best: Record) -> None:
         """An experiment that the ledger now has."""
@@ -72,7 +72,7 @@ class TerminalView(View):
                 self._drawn = now
                 self._show(step_text(news))
         else:
-            texts = {"waiting": "waiting for the device", "start": "compiling", "trained": "scoring"}
+            texts = {"waiting": news.get("message", ""), "start": "compiling", "trained": "scoring"}
             self._show(texts.get(str(news.get("event")), ""))
 
     def decided(self, record: Record, best: Record) -> None:

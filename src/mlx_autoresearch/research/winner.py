@@ -27,7 +27,9 @@ from mlx_autoresearch.report.history import HOLDOUT
 from mlx_autoresearch.training.run import CHECKPOINT, Run
 from mlx_autoresearch.training.setup import make_model
 from mlx_autoresearch.training.trainer import open_data
-from mlx_autoresearch.trials.trial import Limits, Say, TrialFailed, run_trial
+from mlx_autoresearch.trials.limits import Limits
+from mlx_autoresearch.trials.score import confined_model
+from mlx_autoresearch.trials.trial import Say, TrialFailed, run_trial
 
 from .guard import rules
 from .workspace import EXPERIMENT, Workspace, repository_of_research
@@ -120,22 +122,7 @@ class Winner:
                 run.load_checkpoint(model)
                 yield model
                 return
-            from mlx_autoresearch.sandbox.command import temporary_folder
-            from mlx_autoresearch.trials.remote_model import RemoteModel
-            from mlx_autoresearch.trials.trial import _environment
-
-            exchange = temporary_folder(self.home, ".exchange")
-            stack.callback(shutil.rmtree, exchange, ignore_errors=True)
-            remote = RemoteModel(
-                run.path,
-                code,
-                run.config().data.vocab_size,
-                exchange=exchange,
-                env=_environment(code, exchange),
-                seconds=Limits().evaluate_seconds,
-                memory_mb=None,
-                mark="best",
-            )
+            remote = confined_model(run.path, code, run.config(), Limits(), scratch=self.home / "best", mark="best")
             yield stack.enter_context(remote)
 
     def sample(self, prompt: str, *, tokens: int, temperature: float, seed: int) -> str:

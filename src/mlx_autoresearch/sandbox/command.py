@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import uuid
@@ -19,17 +18,11 @@ from typing import Any, Literal, Self
 
 from mlx_autoresearch.plain_text import printable
 
-from .processes import MARK, kill_all, marked
+from .processes import SEPARATOR, kill_all, marked
 from .supervisor import Command, Result
 
 KEPT_BYTES = 1 << 20  # of a command's output: half from its beginning, half from its end
 MAX_BYTES = 256 << 20  # more than that, and the command is stopped
-# Nothing in here is a secret; a machine's credentials live in other variables.
-_INHERITED = (
-    *("PATH", "LANG", "LANGUAGE", "TZ", "TERM", "USER", "LOGNAME", "SHELL", "PYTHONPATH", "LD_LIBRARY_PATH"),
-    *("NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES", "NVIDIA_TF32_OVERRIDE"),  # NVIDIA_API_KEY is a secret
-)
-_PREFIXES = ("LC_", "MKL_", "OMP_", "OPENBLAS_", "KMP_", "MLX_", "METAL_", "CUDA_", "NCCL_")
 
 Ended = Literal["exit", "timeout", "memory", "output", "stopped", "lost"]
 
@@ -51,14 +44,6 @@ class Outcome:
     peak_mb: float
 
 
-def clean_environment(home: Path, temporary: Path, **more: str) -> dict[str, str]:
-    """This process's environment, reduced to what a computation needs; HOME and TMPDIR are the folders given."""
-    kept = {k: v for k, v in os.environ.items() if k in _INHERITED or k.startswith(_PREFIXES)}
-    if "PYTHONPATH" in kept:  # the command may run in another folder
-        kept["PYTHONPATH"] = os.pathsep.join(os.path.abspath(p) for p in kept["PYTHONPATH"].split(os.pathsep) if p)
-    return kept | {"HOME": str(home), "TMPDIR": str(temporary), "PYTHONDONTWRITEBYTECODE": "1"} | more
-
-
 class Running:
     """A command under its supervisor; leaving the context stops it and waits until every process of it is gone."""
 
@@ -76,18 +61,25 @@ class Running:
         stdin: Path | None = None,
         keep: Sequence[int] = (),
     ):
-        """mark: the beginning of one in the environment, by which a later process finds what this one could not kill.
+        """Start the command.
 
-        writable: where the command may write, for it and all its descendants, on Linux with Landlock; None does not
-        confine it. keep: file descriptors it inherits; they are closed here.
+        argv: the program and its arguments. cwd: the folder it starts in. env: its whole environment.
+        seconds: wall clock, then it is killed.
+        mark: by which a later process finds what this one could not kill; see processes.py.
+        memory_mb: resident set of the whole process tree, MiB, then it is killed; None for no limit.
+        writable: where it and its descendants may write, on Linux with Landlock; None does not confine it.
+        network: whether it may use TCP where it is confined.
+        stdin: a file; None for an empty one.
+        keep: file descriptors that it inherits; they are closed in this process.
         """
-        self._mark = f"{mark}/{uuid.uuid4().hex}"
+        self._mark = f"{mark}{SEPARATOR}{uuid.uuid4().hex}"
         control, self._control = os.pipe()
         self._result, result = os.pipe()
         command = Command(
             argv=[str(a) for a in argv],
             cwd=str(cwd),
-            env=dict(env) | {MARK: self._mark},
+            env=dict(env),
+            mark=self._mark,
             seconds=seconds,
             memory_mb=memory_mb,
             writable=None if writable is None else [str(p) for p in writable],
@@ -205,9 +197,3 @@ def run_command(argv: Sequence[str], *, transcript: Path | None = None, **limits
     if transcript is not None:
         transcript.write_text(outcome.output, encoding="utf-8")
     return outcome
-
-
-def temporary_folder(parent: Path, name: str) -> Path:
-    """A new folder beneath `parent`, for HOME or TMPDIR of a command."""
-    parent.mkdir(parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=parent))

@@ -1,4 +1,9 @@
-"""Finds processes by ancestry, session or a mark in their environment, and kills them until none is left."""
+"""Finds processes by their ancestors, session or mark, and kills them until none is left.
+
+A mark is a text in a process's environment, which its descendants inherit. It tells the processes of one search from
+all others, after a crash too. A mark may have parts, separated by "//": who looks for the first part finds them all.
+No absolute path contains "//", so the mark of a folder never matches that of a folder inside it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-MARK = "MLX_AUTORESEARCH_MARK"  # environment variable; descendants inherit it, wherever they fork to
+MARK = "MLX_AUTORESEARCH_MARK"  # the environment variable
+SEPARATOR = "//"
 
 
 @dataclass(frozen=True)
@@ -56,13 +62,15 @@ def descendants(root: int) -> list[Process]:
 
 
 def marked(mark: str) -> list[Process]:
-    """Processes whose environment holds the mark, or one that begins with it and "/", this one left out."""
-    entries = tuple(f"{MARK}={mark}{end}".encode() for end in ("/", "\0"))
+    """Processes with this mark, or with one that begins with it and "//"; this process is left out."""
+    prefix = os.fsencode(f"{MARK}={mark}{SEPARATOR}")
     if sys.platform == "linux":
-        found = {p.pid for p in running() if any(entry in _environment(p.pid) + b"\0" for entry in entries)}
+        whole = os.fsencode(f"{MARK}={mark}\0")
+        environments = {p.pid: _environment(p.pid) + b"\0" for p in running()}
+        found = {pid for pid, entries in environments.items() if prefix in entries or whole in entries}
     else:
         listing = subprocess.run(["ps", "-Eww", "-axo", "pid=,command="], capture_output=True, check=False).stdout
-        found = {int(line.split()[0]) for line in listing.splitlines() if f"{MARK}={mark}/".encode() in line}
+        found = {int(line.split()[0]) for line in listing.splitlines() if prefix in line}
     return [p for p in running() if p.pid in found and p.pid != os.getpid()]
 
 

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from . import landlock
-from .processes import MARK, Process, descendants, kill_all, marked
+from .processes import MARK, SEPARATOR, Process, descendants, kill_all, marked
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _POLL, _POLL_MEMORY = 0.02, 0.2  # seconds
@@ -31,13 +31,15 @@ Ended = Literal["exit", "timeout", "memory", "stopped"]
 class Command:
     """What to run and within which limits.
 
-    seconds: wall clock. memory_mb: resident set of the whole tree, MiB; None for no limit. writable: folders, or None
-    for no confinement. stdin: a file. keep: file descriptors that the command inherits.
+    mark: goes into the environment; see processes.py. seconds: wall clock. memory_mb: resident set of the whole tree,
+    MiB; None for no limit. writable: folders, or None for no confinement. stdin: a file. keep: file descriptors that
+    the command inherits.
     """
 
     argv: list[str]
     cwd: str
     env: dict[str, str]
+    mark: str
     seconds: float
     memory_mb: float | None
     writable: list[str] | None
@@ -75,7 +77,7 @@ def main(control: int, result: int) -> None:
     pid = os.fork()
     if pid == 0:
         _become(command)
-    for fd in (*command.keep, 1, 2):  # or their readers would wait for this process, too
+    for fd in (*command.keep, 1, 2):  # our copies: with them open, the readers would never see the end of file
         os.close(fd)
     outcome = _watch(command, pid, control)
     os.write(result, json.dumps(asdict(outcome)).encode() + b"\n")
@@ -99,7 +101,8 @@ def _become(command: Command) -> None:
         if command.writable is not None and landlock.version():
             landlock.confine(command.writable, network=command.network)
         os.chdir(command.cwd)
-        os.execvpe(command.argv[0], command.argv, command.env)
+        # The separator ends the mark: so it is found on macOS as well, where `ps` shows no end of a variable.
+        os.execvpe(command.argv[0], command.argv, command.env | {MARK: command.mark + SEPARATOR})
     except OSError as error:
         os.write(2, f"cannot run {command.argv[0]}: {error.strerror}\n".encode())
     finally:
@@ -109,10 +112,9 @@ def _become(command: Command) -> None:
 def _watch(command: Command, pid: int, control: int) -> Result:
     start = time.monotonic()
     own = os.getpid()
-    mark = command.env.get(MARK)
 
     def tree() -> list[Process]:
-        found = {p.pid: p for p in [*descendants(own), *(marked(mark) if mark else [])]}
+        found = {p.pid: p for p in [*descendants(own), *marked(command.mark)]}
         return [p for p in found.values() if p.pid != own]
 
     ended: Ended = "exit"

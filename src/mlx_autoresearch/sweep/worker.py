@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import UTC
 from typing import Any
@@ -22,24 +19,23 @@ from mlx_autoresearch.ledger.ledger import Ledger, Record, Trial
 from mlx_autoresearch.machine.paths import cache_dir
 from mlx_autoresearch.plain_text import duration
 from mlx_autoresearch.training.run import CHECKPOINT
-from mlx_autoresearch.trials.trial import Limits, TrialFailed, run_trial, status_of
+from mlx_autoresearch.trials.clock import Event
+from mlx_autoresearch.trials.limits import Limits
+from mlx_autoresearch.trials.trial import TrialFailed, run_trial, status_of
 
 from .spec import config_at, describe
 from .study import Queue
 
-News = Callable[[str], None]
 _ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 _REPORT_EVERY = 5  # percent of the budget between two looks at the pruner
-
-
-class _Pruned(BaseException):
-    """Raised in the main thread while a trial runs; no Exception, so that nothing on its way takes it for a failure."""
 
 
 class Worker:
     """Works through the queue until nothing waits in it; `say` is told one line a trial, `live` the current one."""
 
-    def __init__(self, queue: Queue, say: News, live: Callable[[str, float], None] = lambda text, share: None):
+    def __init__(
+        self, queue: Queue, say: Callable[[str], None], live: Callable[[str, float], None] = lambda text, share: None
+    ):
         self.queue, self.say, self.live = queue, say, live
         self.ledger = Ledger(queue.home / "ledger.jsonl")
 
@@ -81,13 +77,10 @@ class Worker:
         shutil.rmtree(folder, ignore_errors=True)
         done: list[dict[str, Any]] = []
         for index, seed in enumerate(self.queue.sweep.seeds):
-            watch = _Watch(trial, config, self.live, prune=index == 0 and self.queue.sweep.prune is not None)
-            with watch.interrupting():
-                result = run_trial(
-                    config, seed=seed, folder=folder / str(seed), code=None, limits=Limits(), say=watch.hear
-                )
-            if watch.pruned:
-                raise optuna.TrialPruned
+            watch = _Watch(trial, config, self, prune=index == 0 and self.queue.sweep.prune is not None)
+            result = run_trial(
+                config, seed=seed, folder=folder / str(seed), code=None, limits=Limits(), say=watch.follow
+            )
             if result.val_bpb is None or not math.isfinite(result.val_bpb):
                 raise TrialFailed("nan", "val_bpb is not a number")
             done.append(asdict(replace(result, run=f"trials/{trial.number:04d}/{seed}")))
@@ -108,10 +101,10 @@ class Worker:
                     self.ledger.append(to_record(trial, best, won, self.queue.sweep.method))
                     self.say(self._line(trial, best, won))
                 best = min(best, math.inf if value is None else value)
-            complete = [t for t in trials if t.state is TrialState.COMPLETE and t.value is not None]
-            winner = min(complete, key=lambda t: t.value or 0.0, default=None)
+            complete = {t.number: t.value for t in trials if t.state is TrialState.COMPLETE and t.value is not None}
+            winner = min(complete, key=complete.__getitem__, default=None)
             for trial in trials:
-                if trial is not winner:
+                if trial.number != winner:
                     for checkpoint in (self.queue.home / "trials" / f"{trial.number:04d}").glob(f"*/{CHECKPOINT}"):
                         checkpoint.unlink(missing_ok=True)
 
@@ -143,60 +136,37 @@ class Worker:
 
 
 class _Watch:
-    """Follows a trial while it runs, and stops it where the pruner says so.
+    """Follows a trial while it runs, and ends it where the pruner says so.
 
     What is compared is the smoothed training loss in bits per byte, at equal shares of the budget.
     """
 
-    def __init__(self, trial: optuna.Trial, config: Config, live: Callable[[str, float], None], *, prune: bool):
-        self.trial, self.config, self.live, self.prune = trial, config, live, prune
-        self.pruned = False
-        self._inside = False
+    def __init__(self, trial: optuna.Trial, config: Config, worker: Worker, *, prune: bool):
+        self.trial, self.config, self.worker, self.prune = trial, config, worker, prune
         self._reported = 0
         self._bits = _bits_per_nat(config) if prune else 1.0
         self._label = describe(trial.user_attrs.get("values", {}))
 
-    def hear(self, news: Mapping[str, Any]) -> None:
-        """Called in a thread of the runner with every step."""
-        if news.get("event") != "step" or self.pruned:
+    def follow(self, event: Event) -> None:
+        """For `run_trial`, which ends its processes when this raises. Raises optuna.TrialPruned."""
+        if event["event"] == "waiting":
+            self.worker.say(event["message"])
+        if event["event"] != "step":
             return
-        share = self._share(news)
-        self.live(self._label, share)
+        share = self._share(event)
+        self.worker.live(self._label, share)
         percent = int(100 * share) // _REPORT_EVERY * _REPORT_EVERY
         if self.prune and percent > self._reported and percent < 100:
             self._reported = percent
-            self.trial.report(float(news["loss"]) * self._bits, percent)
+            self.trial.report(float(event["loss"]) * self._bits, percent)
             if self.trial.should_prune():
-                self.pruned = True
-                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+                raise optuna.TrialPruned
 
-    def _share(self, news: Mapping[str, Any]) -> float:
+    def _share(self, event: Event) -> float:
         train = self.config.train
         if train.max_steps is not None:
-            return min(news["step"] / train.max_steps, 1.0)
-        return min(max(1 - news["remaining"] / train.time_budget, 0.0), 1.0)
-
-    @contextmanager
-    def interrupting(self) -> Iterator[None]:
-        """Lets `hear` end what the main thread does inside: the runner stops its processes on any exception."""
-
-        def handler(number: int, frame: object) -> None:
-            if self._inside:
-                self._inside = False
-                raise _Pruned
-
-        if not self.prune:
-            yield
-            return
-        before = signal.signal(signal.SIGUSR1, handler)
-        try:
-            self._inside = True
-            yield
-        except _Pruned:
-            pass
-        finally:
-            self._inside = False
-            signal.signal(signal.SIGUSR1, before)
+            return min(event["step"] / train.max_steps, 1.0)
+        return min(max(1 - event["remaining"] / train.time_budget, 0.0), 1.0)
 
 
 def _bits_per_nat(config: Config) -> float:

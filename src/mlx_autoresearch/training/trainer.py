@@ -22,6 +22,7 @@ from mlx_autoresearch.data.prefetch import Prefetcher
 from mlx_autoresearch.data.prepared import PreparedData, open_prepared
 from mlx_autoresearch.errors import RunFailed, UserError
 from mlx_autoresearch.machine import device
+from mlx_autoresearch.machine.lock import device_lock
 from mlx_autoresearch.machine.paths import cache_dir
 from mlx_autoresearch.metric.bits import Bpb, LanguageModel, evaluate_bpb
 from mlx_autoresearch.recipe import schedule
@@ -44,14 +45,17 @@ def train(
 ) -> dict[str, Any]:
     """Train a GPT on prepared data and return the summary, which is also in the run's folder under `runs`.
 
-    Raises UserError when the data is not prepared or the folder cannot be written, RunFailed when the loss becomes
-    NaN or explodes, and KeyboardInterrupt, after saving a checkpoint, when the process is told to stop.
+    Waits while another process of this machine trains. Raises UserError when the data is not prepared or the folder
+    cannot be written, RunFailed when the loss becomes NaN or explodes, and KeyboardInterrupt, after saving a
+    checkpoint, when the process is told to stop.
     """
     started = time.perf_counter()
     data = open_data(config)
-    session = _Session(config, data, started)
-    session.run = Run.create(config, Path(runs), name, _info(data))
-    return session.finish(reporter or make_reporter())
+    reporter = reporter or make_reporter()
+    with device_lock(reporter.say) as waited:
+        session = _Session(config, data, started + waited)
+        session.run = Run.create(config, Path(runs), name, _info(data))
+        return session.finish(reporter)
 
 
 def train_in(folder: Path, config: Config, *, score: bool, reporter: Reporter) -> dict[str, Any]:
@@ -78,11 +82,13 @@ def resume(path: str | Path, config: Config | None = None, *, reporter: Reporter
     _check_resumable(stored, config)
     data = open_data(config)
     check_same_data(run, data, "train", "val")
-    session = _Session(config, data, started)
-    session.run = run
-    session.restore()
-    run.save_config(config)  # with its new length, so that the next one to resume it need not say it again
-    return session.finish(reporter or make_reporter())
+    reporter = reporter or make_reporter()
+    with device_lock(reporter.say) as waited:
+        session = _Session(config, data, started + waited)
+        session.run = run
+        session.restore()
+        run.save_config(config)  # with its new length, so that the next one to resume it need not say it again
+        return session.finish(reporter)
 
 
 def evaluate_run(path: str | Path) -> Bpb:

@@ -16,13 +16,12 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_autoresearch.errors import RunFailed
-from mlx_autoresearch.metric import bits as evaluate
+from mlx_autoresearch.metric import bits
 from mlx_autoresearch.sandbox.command import Running
 
-_PROBED = 3  # rows of a batch
+_PROBED = 3  # rows of a batch that are altered later
 _COMPARED = 32  # positions before an altered token whose logits are compared
 _NOISE = 0.05  # nats; what the same row may differ by between two processes
-_TOLERANCE = 0.01  # nats
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ class RemoteModel:
             file.truncate(length)
             file.seek(0)
         ids.tofile(self._ids)
-        request = [self._ids.name, B, T, V, max(1, evaluate._CHUNK_ELEMENTS // V), self._logits.name]
+        request = [self._ids.name, B, T, V, max(1, bits.CHUNK_ELEMENTS // V), self._logits.name]
         try:
             os.write(self._requests, json.dumps(request).encode() + b"\n")
         except BrokenPipeError:
@@ -139,10 +138,11 @@ class RemoteModel:
 def check_remote_causality(first: RemoteModel, second: RemoteModel) -> None:
     """Raise RunFailed when logits depend on later tokens, or on anything but the tokens.
 
-    `second` is a fresh process, so that nothing can be remembered from the rows scored by `first`. It gets some of
-    them again as they were, and others with the tail of another row from a random position on. Log-probabilities
-    before it must stay what they were, each within four times what repeated rows show to be noise; and on average the
-    token that was taken away must not have been foretold better than now, which noise cannot hide.
+    `second` is a fresh process: it remembers nothing of the rows that `first` scored. It gets some of those rows
+    unchanged, and for others with another row's tail from a random position on. Two things are compared before that
+    position. No log-probability may change by more than four times what unchanged rows differ by. And on average the
+    token that was replaced must not have been more likely in `first` than it is now: a mean over rows shows that even
+    where noise would hide it in each.
     """
     if not first.probes:
         return
@@ -155,13 +155,13 @@ def check_remote_causality(first: RemoteModel, second: RemoteModel) -> None:
             altered[probe.position] = (altered[probe.position] + 1) % first._vocab_size
         rows.append((probe, altered))
     first._random.shuffle(rows)
-    # It was the first thing that `first` was asked, too.
-    evaluate.check_causality(second, rows[0][1][None], first._vocab_size)
+    # The evaluator asked `first` for this at first, too: both processes are treated alike.
+    bits.check_causality(second, rows[0][1][None], first._vocab_size)
     repeated = {id(probe) for probe in first.repeats}
     noise = change = 0.0
     gains = []  # nats
-    for i in range(0, len(rows), 8):
-        batch = rows[i : i + 8]
+    for i in range(0, len(rows), bits.ROWS):
+        batch = rows[i : i + bits.ROWS]
         logits = second._ask(np.stack([row for _, row in batch]))
         for (probe, _), own in zip(batch, logits, strict=True):
             now = _logprobs(own[max(0, probe.position - _COMPARED) : probe.position])
@@ -174,9 +174,9 @@ def check_remote_causality(first: RemoteModel, second: RemoteModel) -> None:
                 gains.append(probe.logprobs[-1, token] - now[-1, token])
     if not noise <= _NOISE:
         raise RunFailed(f"the model gives other logits for the same tokens (by {noise:.3g} nats)")
-    if not float(np.mean(gains)) <= max(_TOLERANCE, 4 * noise / len(gains) ** 0.5):
+    if not float(np.mean(gains)) <= max(bits.TOLERANCE, 4 * noise / len(gains) ** 0.5):
         raise RunFailed(f"the model looks ahead: later tokens gain it {np.mean(gains):.3g} nats a token")
-    if not change <= max(_TOLERANCE, 4 * noise):
+    if not change <= max(bits.TOLERANCE, 4 * noise):
         raise RunFailed(
             f"the model looks ahead: changing later tokens changed the logits of earlier ones (by {change:.3g} nats)"
         )

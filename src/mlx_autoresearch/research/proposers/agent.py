@@ -10,7 +10,8 @@ from pathlib import Path
 
 from mlx_autoresearch.ledger.ledger import Record
 from mlx_autoresearch.plain_text import one_line
-from mlx_autoresearch.sandbox.command import Outcome, clean_environment, run_command, temporary_folder
+from mlx_autoresearch.sandbox.command import Outcome, run_command
+from mlx_autoresearch.sandbox.environment import clean_environment, temporary_folder
 
 from ..settings import Agent, ResearchConfig
 from .base import Context, Proposal, ProposalFailed
@@ -81,8 +82,7 @@ class AgentProposer:
         program = shutil.which(self._command[0])
         if program is None:
             raise ProposalFailed("exception", f"{self._command[0]} is not installed, or not in PATH")
-        temporary = temporary_folder(context.folder, ".scratch")
-        try:
+        with temporary_folder(context.folder, ".scratch") as temporary:
             outcome = run_command(
                 [os.path.abspath(program), *self._command[1:]],  # it is started in another folder
                 transcript=context.folder / "transcript.txt",
@@ -94,8 +94,6 @@ class AgentProposer:
                 network=True,
                 stdin=brief,
             )
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         _check(outcome, self._minutes)
         hypothesis, kind = read_answer(outcome.output)
         return Proposal(hypothesis, kind, edited_in_place=True)

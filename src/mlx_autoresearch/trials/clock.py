@@ -1,0 +1,74 @@
+"""The parent's clock of a training: what the training reports may be false, but when it arrives is measured here."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mlx_autoresearch.config.settings import Config
+
+from .limits import BUDGET_SHARE, JUDGED_SLACK
+
+# {"event": "start"}, {"event": "step", "step": 1, "loss": 2.0, "remaining": 3.0}, {"event": "trained"} (it scores now)
+# and {"event": "finish"}, from the training; {"event": "waiting", "message": a line for the user}, from `run_trial`.
+Event = Mapping[str, Any]
+
+_FOR_DISPLAY = ("start", "step", "trained", "finish")
+_LONGEST_LINE = 65_536  # characters
+_KEPT_EVENTS = 64  # of those that nobody has looked at yet: the newest
+
+
+class Clock:
+    """Counts and times the steps of one training.
+
+    steps: optimizer steps so far. trouble: how the training says that it failed, "kind" and "detail", or empty.
+    """
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.trouble: dict[str, str] = {}
+        self._first = self._last = 0.0
+        self._events: deque[Event] = deque(maxlen=_KEPT_EVENTS)
+
+    @property
+    def training_seconds(self) -> float:
+        """Wall time of all steps but the first, which compiles."""
+        return self._last - self._first
+
+    def read(self, descriptor: int) -> None:
+        """Read events, a line of JSON each, until the pipe's end; in a thread of its own, which nothing else delays."""
+        with os.fdopen(descriptor, errors="replace") as lines:
+            for line in iter(lambda: lines.readline(_LONGEST_LINE), ""):
+                now = time.monotonic()
+                try:
+                    event = json.loads(line)
+                    name = event["event"]
+                except (ValueError, TypeError, KeyError, RecursionError):
+                    continue
+                if name == "step":
+                    self.steps += 1
+                    self._first = self._first or now
+                    self._last = now
+                elif name == "trouble":
+                    self.trouble = {"kind": str(event.get("kind")), "detail": str(event.get("detail"))}
+                if name in _FOR_DISPLAY:
+                    self._events.append(event)
+
+    def new_events(self) -> Iterator[Event]:
+        """The events that have come since the last call; of very many, the newest."""
+        while self._events:
+            yield self._events.popleft()
+
+    def beyond_budget(self, config: Config) -> str | None:
+        """What of the training was more, or less, than `config` allows; None where it kept to it."""
+        train = config.train
+        if train.max_steps is not None:
+            if self.steps != train.max_steps:
+                return f"trained {self.steps} steps where {train.max_steps} are allowed"
+        elif self.training_seconds > BUDGET_SHARE * train.time_budget + JUDGED_SLACK:
+            return f"trained for {self.training_seconds:.1f} s where {train.time_budget:g} s are allowed"
+        return None

@@ -1,0 +1,54 @@
+"""The metric of a run whose code is not trusted: other processes compute logits, this one turns them into bits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mlx_autoresearch.config.settings import Config
+from mlx_autoresearch.sandbox.environment import temporary_folder
+from mlx_autoresearch.training.trainer import evaluate_model, open_data, scores
+
+from .environment import trial_environment
+from .limits import Limits
+from .remote_model import RemoteModel, check_remote_causality
+
+
+@contextmanager
+def confined_model(
+    run: Path, code: Path, config: Config, limits: Limits, *, scratch: Path, mark: str
+) -> Iterator[RemoteModel]:
+    """The model of the checkpoint in the run folder `run`, in a confined process that has the recipe in `code`.
+
+    Everything that the process can write lies in a new folder below `scratch`, which is deleted afterwards: the next
+    process must find nothing that this one left.
+    """
+    with (
+        temporary_folder(scratch, "exchange") as exchange,
+        RemoteModel(
+            run,
+            code,
+            config.data.vocab_size,
+            exchange=exchange,
+            env=trial_environment(exchange, confined=True),
+            seconds=limits.evaluate_seconds,
+            memory_mb=limits.memory_mb,
+            mark=mark,
+        ) as model,
+    ):
+        yield model
+
+
+def score(run: Path, code: Path, config: Config, limits: Limits, *, scratch: Path, mark: str) -> dict[str, Any]:
+    """The metric's entries of a summary, for the checkpoint in `run`.
+
+    Raises RunFailed when the logits cannot be scored, or depend on anything but the tokens before them.
+    """
+    data = open_data(config)  # verified here, after the untrusted training
+    with confined_model(run, code, config, limits, scratch=scratch, mark=mark) as first:
+        bpb = evaluate_model(first, config, data)
+    with confined_model(run, code, config, limits, scratch=scratch, mark=mark) as second:
+        check_remote_causality(first, second)
+    return scores(bpb)

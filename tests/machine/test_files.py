@@ -1,0 +1,74 @@
+"""A file is replaced whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+
+from mlx_autoresearch.machine import files
+from mlx_autoresearch.machine.files import replacing, write_atomically
+
+
+def test_the_old_content_stays_until_the_block_has_ended(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    file.write_text("old")
+    with replacing(file) as new:
+        new.write_text("new")
+        assert file.read_text() == "old"
+    assert file.read_text() == "new"
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize("error", [OSError("the disk is full"), KeyboardInterrupt()], ids=repr)
+def test_a_block_that_raises_changes_nothing(tmp_path: Path, error: BaseException) -> None:
+    file = tmp_path / "a.json"
+    file.write_text("old")
+    with pytest.raises(type(error)), replacing(file) as new:
+        new.write_text("half")
+        raise error
+    assert file.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_a_planted_link_is_not_written_through(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("dear")
+    file = tmp_path / "a.txt"
+    with replacing(file) as new:
+        pass_through = new
+        new.write_text("x")
+    pass_through.symlink_to(victim)
+    file.unlink()
+    file.symlink_to(victim)
+    write_atomically(file, "new")
+    assert (victim.read_text(), file.read_text(), file.is_symlink()) == ("dear", "new", False)
+
+
+def test_the_new_file_has_the_suffix_that_mlx_asks_for(tmp_path: Path) -> None:
+    file = tmp_path / "checkpoint.safetensors"
+    with replacing(file) as new:
+        mx.save_safetensors(str(new), {"x": mx.zeros(1)})
+    assert os.listdir(tmp_path) == [file.name]
+
+
+@pytest.mark.parametrize(("durable", "expected"), [(True, ["a.txt", "folder"]), (False, [])])
+def test_only_what_must_survive_a_power_cut_waits_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durable: bool, expected: list[str]
+) -> None:
+    synced: list[str] = []
+
+    def fsync(descriptor: int) -> None:
+        path = Path(os.readlink(f"/dev/fd/{descriptor}"))
+        synced.append("folder" if path == tmp_path else path.name.partition(".")[2].partition(".")[2])
+
+    monkeypatch.setattr(files.os, "fsync", fsync)
+    write_atomically(tmp_path / "a.txt", "text", durable=durable)
+    assert synced == expected
+
+
+def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        write_atomically(tmp_path / "no" / "a.txt", "text")

@@ -1,0 +1,10 @@
+import pytest
+
+from mlx_autoresearch.config.settings import Config
+from tests.support.laboratory import make_config, make_corpus
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """A configuration that trains in half a second."""
+    return make_config(make_corpus(tmp_path_factory.mktemp("text") / "corpus"))

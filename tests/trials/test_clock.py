@@ -1,0 +1,90 @@
+"""Nothing that an untrusted training sends stops the clock, and nobody who looks at its events holds it up."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from mlx_autoresearch.config.settings import Config, TrainConfig
+from mlx_autoresearch.research.view import step_text
+from mlx_autoresearch.trials.clock import Clock
+
+STEP = b'{"event": "step", "step": 1, "loss": 2, "remaining": 3}\n'
+
+
+@contextmanager
+def reading(clock: Clock) -> Iterator[int]:
+    """The pipe's end that a training writes to."""
+    read, write = os.pipe()
+    reader = threading.Thread(target=clock.read, args=(read,))
+    reader.start()
+    try:
+        yield write
+    finally:
+        os.close(write)
+        reader.join(20)
+        assert not reader.is_alive()
+
+
+def test_no_event_stops_the_clock() -> None:
+    clock = Clock()
+    endless = b'{"event": "step", "step": Infinity, "loss": NaN, "remaining": 1}\n'
+    with reading(clock) as write:
+        for line in (STEP, b"[" * 60_000 + b"\n", b"x" * 200_000 + b"\n", b'["event"]\n', b"\xff\n", endless):
+            os.write(write, line)
+        time.sleep(0.05)
+        os.write(write, STEP)
+    assert clock.steps == 3
+    assert clock.training_seconds > 0.04
+    assert [step_text(event) for event in clock.new_events()][::2] == ["step 1, loss 2.000, 3 s left"] * 2
+
+
+def test_events_that_nobody_looks_at_neither_block_the_training_nor_pile_up() -> None:
+    clock = Clock()
+    with reading(clock) as write:
+        for number in range(5000):  # several times what a pipe holds
+            os.write(write, json.dumps({"event": "step", "step": number}).encode() + b"\n")
+    assert clock.steps == 5000
+    kept = [event["step"] for event in clock.new_events()]
+    assert kept == list(range(5000 - len(kept), 5000))
+    assert 0 < len(kept) < 1000
+    assert list(clock.new_events()) == []
+
+
+def test_a_training_cannot_pass_its_events_off_as_ours() -> None:
+    clock = Clock()
+    with reading(clock) as write:
+        os.write(write, b'{"event": "waiting", "message": "for you"}\n{"event": {}}\n{"event": "trained"}\n')
+    assert list(clock.new_events()) == [{"event": "trained"}]
+
+
+def test_trouble_is_kept_as_text() -> None:
+    clock = Clock()
+    with reading(clock) as write:
+        os.write(write, b'{"event": "trouble", "kind": 5, "detail": ["x"]}\n')
+    assert clock.trouble == {"kind": "5", "detail": "['x']"}
+
+
+@pytest.mark.parametrize(
+    ("train", "steps", "seconds", "excess"),
+    [
+        (TrainConfig(max_steps=6), 6, 1e6, None),
+        (TrainConfig(max_steps=6), 7, 1.0, "trained 7 steps where 6 are allowed"),
+        (TrainConfig(max_steps=6), 5, 1.0, "trained 5 steps where 6 are allowed"),
+        (TrainConfig(time_budget=10), 999, 11.9, None),
+        (TrainConfig(time_budget=10), 999, 12.1, "trained for 12.1 s where 10 s are allowed"),
+    ],
+)
+def test_the_budget_is_judged_by_this_clock(
+    monkeypatch: pytest.MonkeyPatch, train: TrainConfig, steps: int, seconds: float, excess: str | None
+) -> None:
+    clock = Clock()
+    clock.steps = steps
+    monkeypatch.setattr(Clock, "training_seconds", seconds)
+    assert clock.beyond_budget(Config(train=train)) == excess
