@@ -18,7 +18,7 @@ from filelock import FileLock
 from mlx_autoresearch.cli import app as cli
 from mlx_autoresearch.config import load
 from mlx_autoresearch.config.load import load_config
-from mlx_autoresearch.errors import RunFailed, UserError
+from mlx_autoresearch.errors import OUT_OF_MEMORY, RunFailed, UserError
 from mlx_autoresearch.training.run import CHECKPOINT
 
 MAIN = [sys.executable, "-W", "error", "-c", "from mlx_autoresearch.cli import main; main()"]
@@ -137,11 +137,11 @@ def test_wrong_usage_is_explained(call: Command, arguments: list[str]):
         (KeyboardInterrupt(), 130, "stopped"),
         (PermissionError(13, "Permission denied", "/x"), 2, "error: /x: Permission denied"),
         (OSError(28, "No space left on device"), 2, "error: No space left on device"),
-        (MemoryError("4 TiB"), 2, f"error: {cli._OUT_OF_MEMORY} (4 TiB)"),
+        (MemoryError("4 TiB"), 2, f"error: {OUT_OF_MEMORY} (4 TiB)"),
         (
             RuntimeError("[malloc] Unable to allocate 4 bytes."),
             2,
-            f"error: {cli._OUT_OF_MEMORY} ([malloc] Unable to allocate 4 bytes.)",
+            f"error: {OUT_OF_MEMORY} ([malloc] Unable to allocate 4 bytes.)",
         ),
     ],
     ids=repr,

@@ -14,7 +14,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_autoresearch.data.packing import PackedBatches
-from mlx_autoresearch.errors import RunFailed
+from mlx_autoresearch.errors import MetricRefused
 from mlx_autoresearch.recipe import fastmath
 
 _CHUNK_ELEMENTS = 2**23  # logits held at once: 32 MiB of float32, whatever the vocabulary and the row length
@@ -63,7 +63,7 @@ def evaluate_bpb(
 
     tokens (N,) and offsets (documents + 1,): the split, as `PackedBatches` takes them. token_bytes: (V,) bytes of each
     token, 0 for special tokens, which are left out of both sums. eval_tokens: tokens to score, in rows of
-    `sequence_len`, never more than the split holds. Raises RunFailed when the model's logits are unusable.
+    `sequence_len`, never more than the split holds. Raises MetricRefused when the model's logits are unusable.
     """
     rows = max(1, min(eval_tokens, len(tokens)) // sequence_len)
     packed = PackedBatches(tokens, offsets, batch_size=1, sequence_len=sequence_len)
@@ -85,12 +85,12 @@ def evaluate_bpb(
         n_tokens += int(counted.sum())
     total = math.fsum(nats)
     if not n_bytes:
-        raise RunFailed("the validation rows hold no text, so bits per byte are undefined")
+        raise MetricRefused("the validation rows hold no text, so bits per byte are undefined")
     return Bpb(total / (math.log(2) * n_bytes), total / (math.log(2) * n_reference), total, n_bytes, n_tokens)
 
 
 def check_causality(model: LanguageModel, row: np.ndarray, vocab_size: int) -> None:
-    """Raise RunFailed if changing the second half of a row (1, T) of ids changes any log-probability in its first half.
+    """Raise MetricRefused if changing the second half of a row (1, T) of ids changes any log-probability in its first half.
 
     Both passes compute the same shapes in the same order, so that those of a causal model differ by rounding at most:
     0.01 nats are allowed, or twice the rounding of the largest logit in the dtype of the features.
@@ -104,10 +104,10 @@ def check_causality(model: LanguageModel, row: np.ndarray, vocab_size: int) -> N
     before, after = (model.logits(x)[:half].astype(mx.float32) for x in features)
     largest = float(mx.abs(before).max().item())  # type: ignore[arg-type]
     if not math.isfinite(largest):
-        raise RunFailed("the model's logits are not finite on the validation text")
+        raise MetricRefused("the model's logits are not finite on the validation text")
     change = float(mx.abs(_log_probabilities(before) - _log_probabilities(after)).max().item())  # type: ignore[arg-type]
     if not change <= max(_TOLERANCE, 2 * mx.finfo(features[0].dtype).eps * largest):
-        raise RunFailed(
+        raise MetricRefused(
             f"the model looks ahead: changing later tokens changed the logits of earlier ones (by {change:.3g} nats)"
         )
 
@@ -121,7 +121,7 @@ def _token_nats(model: LanguageModel, inputs: mx.array, targets: mx.array, vocab
     B, T = inputs.shape
     hidden = model.hidden(inputs)
     if hidden.shape[:2] != (B, T):
-        raise RunFailed(f"the model's features must have shape ({B}, {T}, C), got {hidden.shape}")
+        raise MetricRefused(f"the model's features must have shape ({B}, {T}, C), got {hidden.shape}")
     hidden = hidden.reshape(B * T, -1)
     labels = targets.reshape(B * T, 1)
     rows = max(1, _CHUNK_ELEMENTS // vocab_size)
@@ -130,13 +130,13 @@ def _token_nats(model: LanguageModel, inputs: mx.array, targets: mx.array, vocab
         logits = model.logits(hidden[i : i + rows])
         expected = (min(rows, B * T - i), vocab_size)
         if logits.shape != expected:
-            raise RunFailed(f"the model's logits must have shape {expected}, got {logits.shape}")
+            raise MetricRefused(f"the model's logits must have shape {expected}, got {logits.shape}")
         chunk = _cross_entropy(logits, labels[i : i + rows])
         mx.eval(chunk)
         chunks.append(np.array(chunk, dtype=np.float64))
     losses = np.concatenate(chunks).reshape(B, T)
     if not np.isfinite(losses).all() or losses.min() < -1e-3:
-        raise RunFailed("the model's logits are not finite on the validation text")
+        raise MetricRefused("the model's logits are not finite on the validation text")
     return losses
 
 

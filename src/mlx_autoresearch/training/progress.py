@@ -46,6 +46,9 @@ class Reporter:
             self._printed_at = now
             self.say(step_line(record, remaining))
 
+    def trained(self) -> None:
+        """The training has ended; what follows, if anything, is its scoring."""
+
     def finish(self, summary: dict[str, Any]) -> None:
         """The summary, one greppable `key: value` a line."""
         print(summary_text(summary), file=self.stream, flush=True)

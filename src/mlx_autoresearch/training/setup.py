@@ -5,7 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 
 from mlx_autoresearch.config.settings import Config
-from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.errors import OutOfMemory, UserError
 from mlx_autoresearch.kernels.operation import UnfitKernel, recording
 from mlx_autoresearch.machine import device
 from mlx_autoresearch.recipe.model import GPT
@@ -50,13 +50,13 @@ def kernels_used(choices: dict[str, str]) -> str:
 
 
 def check_memory(model: GPT, config: Config) -> None:
-    """Raise UserError for what cannot possibly fit: MLX would crash, or be killed, without a word."""
+    """Raise OutOfMemory for what cannot possibly fit: MLX would crash, or be killed, without a word."""
     shape, tokens = model.config, config.train.device_batch_size * config.model.sequence_len
     parameters = 12 * model.parameter_counts()["total"]  # float32 weights, gradients and momentum
     activations = 8 * shape.n_layer * shape.n_embd * tokens * compute_dtype(config).size  # kept for the backward pass
     total = device.memory_limits().total
     if parameters + activations > total:
-        raise UserError(
+        raise OutOfMemory(
             f"training needs {(parameters + activations) / 2**30:,.0f} GiB at least ({parameters / 2**30:,.0f} for the "
             f"model, {activations / 2**30:,.0f} for a micro-batch) of {total / 2**30:,.0f}: lower "
             "train.device_batch_size or the model's size"

@@ -20,7 +20,7 @@ from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.data.packing import PackedBatches
 from mlx_autoresearch.data.prefetch import Prefetcher
 from mlx_autoresearch.data.prepared import PreparedData, open_prepared
-from mlx_autoresearch.errors import RunFailed, UserError
+from mlx_autoresearch.errors import LossExploded, UserError
 from mlx_autoresearch.machine import device
 from mlx_autoresearch.machine.paths import cache_dir
 from mlx_autoresearch.metric.bits import Bpb, LanguageModel, evaluate_bpb
@@ -166,7 +166,9 @@ class _Session:
         with reporter:
             reporter.start(self._description())
             self._train(reporter)
-            reporter.say("evaluating")
+            reporter.trained()
+            if score:
+                reporter.say("evaluating")
             mx.clear_cache()
             mx.reset_peak_memory()
             try:
@@ -297,7 +299,7 @@ class _Session:
         if not math.isfinite(loss) or loss > _EXPLODED:
             what = "is NaN" if math.isnan(loss) else f"exploded to {loss:.3g}"
             remedy = f"lower the learning rates (optimizer.*_lr); the log is in {self.run.path}"
-            raise RunFailed(f"the loss {what} at step {self.step}: {remedy}")
+            raise LossExploded(f"the loss {what} at step {self.step}: {remedy}")
 
     def _peak_flops(self) -> tuple[float, float | None]:
         """This machine's own measured peak, and the maker's published one where it is known, in FLOP/s."""
