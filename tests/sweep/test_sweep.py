@@ -32,7 +32,7 @@ from mlx_autoresearch.sweep.spec import Choices, Range, load_sweep, parse_axis, 
 from mlx_autoresearch.sweep.study import decode, encode
 from mlx_autoresearch.sweep.sweep import Result, open_sweep, work, write_up
 from mlx_autoresearch.sweep.view import Shown
-from mlx_autoresearch.training.trainer import open_data
+from mlx_autoresearch.training.data import open_data
 from mlx_autoresearch.trials.trial import TrialFailed
 
 ROOT = Path(__file__).parents[2]

@@ -60,5 +60,6 @@ def test_the_end_of_the_training_is_told_by_a_call_and_not_by_a_line(monkeypatch
     def train(*_: object, reporter, **__: object) -> None:
         reporter.say("evaluating")
         reporter.trained()
+        reporter.say("evaluating")
 
     assert marks(monkeypatch, tmp_path, train) == [{"event": "trained"}]

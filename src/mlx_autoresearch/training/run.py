@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -22,7 +22,6 @@ from mlx_autoresearch.config.load import load_config
 from mlx_autoresearch.config.settings import Config, Section
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.machine.versions import git_commit, package_versions, python_version
-from mlx_autoresearch.recipe.optimizer import MuonAdamW
 
 CONFIG, INFO, METRICS, CHECKPOINT, SUMMARY = (
     "config.yaml",
@@ -32,6 +31,12 @@ CONFIG, INFO, METRICS, CHECKPOINT, SUMMARY = (
     "summary.json",
 )
 _REMEDY = "free some space, make it writable or choose another folder"
+
+
+class Stateful(Protocol):
+    """An optimizer, as far as a checkpoint is concerned."""
+
+    state: dict[str, Any]  # of arrays, by section and name
 
 
 @dataclass(frozen=True)
@@ -137,13 +142,13 @@ class Run:
         """Write summary.json."""
         self._write(SUMMARY, json.dumps(summary, indent=2) + "\n")
 
-    def save_checkpoint(self, model: nn.Module, optimizer: MuonAdamW, state: dict[str, Any]) -> None:
+    def save_checkpoint(self, model: nn.Module, optimizer: Stateful, state: dict[str, Any]) -> None:
         """Write weights, optimizer state and `state` (JSON-able) to one file, atomically."""
         arrays = _arrays(model, optimizer)
         with self._replacing(CHECKPOINT) as path:
             mx.save_safetensors(str(path), arrays, {"state": json.dumps(state)})
 
-    def load_checkpoint(self, model: nn.Module, optimizer: MuonAdamW | None = None) -> dict[str, Any]:
+    def load_checkpoint(self, model: nn.Module, optimizer: Stateful | None = None) -> dict[str, Any]:
         """Restore weights (and the optimizer's state) in place; returns the saved `state`. Raises UserError."""
         path = self.path / CHECKPOINT
         if not path.is_file():
@@ -196,7 +201,7 @@ def _versions() -> dict[str, Any]:
     }
 
 
-def _arrays(model: nn.Module, optimizer: MuonAdamW | None = None) -> dict[str, mx.array]:
+def _arrays(model: nn.Module, optimizer: Stateful | None = None) -> dict[str, mx.array]:
     """All arrays of a checkpoint by name."""
     tree = {"model": model.parameters()} | ({"optimizer": optimizer.state} if optimizer else {})
     return dict(tree_flatten(tree))  # type: ignore[arg-type]

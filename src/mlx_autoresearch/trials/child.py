@@ -82,11 +82,9 @@ def logits(run: str, code: str, requests: str, replies: str) -> int:
     import numpy as np
 
     from mlx_autoresearch.training.run import Run
-    from mlx_autoresearch.training.setup import make_model
+    from mlx_autoresearch.training.scoring import trained_model
 
-    folder = Run.open(run)
-    model = make_model(folder.config().model_copy(update={"kernels": "mlx"}))  # as trainer.evaluate_model
-    folder.load_checkpoint(model)
+    model = trained_model(Run.open(run))
     with os.fdopen(int(requests)) as lines, os.fdopen(int(replies), "w") as answers:
         for line in lines:
             ids_file, B, T, V, chunk, out_file = json.loads(line)

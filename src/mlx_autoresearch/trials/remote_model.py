@@ -22,7 +22,6 @@ from mlx_autoresearch.sandbox.command import Running
 _PROBED = 3  # rows of a batch
 _COMPARED = 32  # positions before an altered token whose logits are compared
 _NOISE = 0.05  # nats; what the same row may differ by between two processes
-_TOLERANCE = 0.01  # nats
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ class RemoteModel:
             file.truncate(length)
             file.seek(0)
         ids.tofile(self._ids)
-        request = [self._ids.name, B, T, V, max(1, evaluate._CHUNK_ELEMENTS // V), self._logits.name]
+        request = [self._ids.name, B, T, V, max(1, evaluate.CHUNK_ELEMENTS // V), self._logits.name]
         try:
             os.write(self._requests, json.dumps(request).encode() + b"\n")
         except BrokenPipeError:
@@ -160,8 +159,8 @@ def check_remote_causality(first: RemoteModel, second: RemoteModel) -> None:
     repeated = {id(probe) for probe in first.repeats}
     noise = change = 0.0
     gains = []  # nats
-    for i in range(0, len(rows), 8):
-        batch = rows[i : i + 8]
+    for i in range(0, len(rows), evaluate.ROWS):
+        batch = rows[i : i + evaluate.ROWS]
         logits = second._ask(np.stack([row for _, row in batch]))
         for (probe, _), own in zip(batch, logits, strict=True):
             now = _logprobs(own[max(0, probe.position - _COMPARED) : probe.position])
@@ -174,9 +173,9 @@ def check_remote_causality(first: RemoteModel, second: RemoteModel) -> None:
                 gains.append(probe.logprobs[-1, token] - now[-1, token])
     if not noise <= _NOISE:
         raise RunFailed(f"the model gives other logits for the same tokens (by {noise:.3g} nats)")
-    if not float(np.mean(gains)) <= max(_TOLERANCE, 4 * noise / len(gains) ** 0.5):
+    if not float(np.mean(gains)) <= max(evaluate.TOLERANCE, 4 * noise / len(gains) ** 0.5):
         raise RunFailed(f"the model looks ahead: later tokens gain it {np.mean(gains):.3g} nats a token")
-    if not change <= max(_TOLERANCE, 4 * noise):
+    if not change <= max(evaluate.TOLERANCE, 4 * noise):
         raise RunFailed(
             f"the model looks ahead: changing later tokens changed the logits of earlier ones (by {change:.3g} nats)"
         )

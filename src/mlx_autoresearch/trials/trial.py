@@ -275,7 +275,8 @@ def _check_budget(config: Config, clock: _Clock) -> None:
 
 def _score(config: Config, folder: Path, code: Path, limits: Limits, mark: str, scratch: Path) -> dict[str, Any]:
     """The metric's entries, computed here from logits that other processes compute."""
-    from mlx_autoresearch.training.trainer import evaluate_model, open_data, scores
+    from mlx_autoresearch.metric.score import score, scores
+    from mlx_autoresearch.training.data import open_data
 
     from .remote_model import RemoteModel, check_remote_causality
 
@@ -300,7 +301,7 @@ def _score(config: Config, folder: Path, code: Path, limits: Limits, mark: str, 
     data = open_data(config)  # verified, after the untrusted training
     try:
         with remote() as first:
-            bpb = evaluate_model(first, config, data)
+            bpb = score(first, config, data)
         with remote() as second:
             check_remote_causality(first, second)
     except RunFailed as error:
