@@ -126,7 +126,11 @@ def evaluate(run: Annotated[str, typer.Argument(metavar="RUN", help="a run folde
 @app.command()
 def config(settings: Settings = None) -> None:
     """Print the resolved configuration."""
-    typer.echo(_config(settings).to_yaml(), nl=False)
+    resolved = _config(settings)
+    from mlx_autoresearch.recipe.settings import recipe_settings
+
+    recipe_settings(resolved)
+    typer.echo(resolved.to_yaml(), nl=False)
 
 
 @app.command()
