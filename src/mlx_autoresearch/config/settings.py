@@ -76,10 +76,12 @@ class ModelConfig(Section):
     head_dim: int = Field(default=128, ge=2, le=1024, multiple_of=2, description="n_head = n_embd / head_dim")
     n_layer: int | None = Field(default=None, ge=1, le=256, description="depth when not given")
     n_embd: int | None = Field(default=None, ge=2, le=1_048_576)
-    n_head: int | None = Field(default=None, ge=1, description="given, it decides the width of a head, not head_dim")
+    n_head: int | None = Field(
+        default=None, ge=1, description="if given, a head is n_embd / n_head wide, whatever head_dim says"
+    )
     n_kv_head: int | None = Field(default=None, ge=1, description="key/value heads; n_head when not given")
     sequence_len: int = Field(default=512, ge=1, le=1_048_576, description="training row length T in tokens")
-    window_pattern: SkipValidation[WindowPattern] = Field(  # GPTConfig says what is wrong with it in plainer words
+    window_pattern: SkipValidation[WindowPattern] = Field(  # GPTConfig checks it, with plainer messages
         default=GPTConfig.window_pattern, description="per layer, repeated: S half, L full, or a number of keys"
     )
     mlp: MLPKind = GPTConfig.mlp
@@ -213,7 +215,7 @@ class Config(Section):
     def to_yaml(self) -> str:
         """The resolved configuration as YAML that `load_config` reads back to an equal one.
 
-        What follows from it is a comment: as fields, an edited depth would no longer change them.
+        Derived sizes are a comment and not fields: as fields they would win over a depth that is edited later.
         """
         gpt = self.gpt_config()
         derived = f"n_layer {gpt.n_layer}, n_embd {gpt.n_embd}, n_head {gpt.n_head}, n_kv_head {gpt.n_kv_head}"

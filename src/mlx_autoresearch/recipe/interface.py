@@ -20,11 +20,12 @@ Step = Callable[[Iterator[tuple[mx.array, mx.array]]], mx.array]
 
 
 def make_model(config: Config, dtype: mx.Dtype) -> GPT:
-    """A freshly initialised model, its weights drawn from `mx.random`'s global state. Raises UserError for `recipe:`.
+    """A freshly initialised model, its weights drawn from `mx.random`'s global state.
 
-    dtype: that of activations and matrix products. The metric calls the model's `hidden` and `logits`, a run folder
-    keeps its `parameters()`, and the summary asks for `parameter_counts()` and `flops_per_token()`. `kernels`, which
-    implementation of operations it uses, may be changed at any time.
+    dtype: that of activations and matrix products. Trusted code uses these of the model: `hidden` and `logits` (the
+    metric), `parameters()` (the checkpoint), `parameter_counts()` and `flops_per_token()` (the summary), and `kernels`,
+    which implementation its operations use and may be changed at any time. Raises UserError when the section `recipe:`
+    holds something that `Settings` does not take.
     """
     return GPT(config.gpt_config(), dtype, config.kernels, recipe_settings(config))
 

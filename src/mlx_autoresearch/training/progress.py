@@ -113,7 +113,7 @@ _FORMATS = {
 
 
 def summary_text(summary: dict[str, Any]) -> str:
-    """`---` and one `key: value` a line, floats with one decimal where nothing else is said."""
+    """`---`, then `key: value` lines without those that are None; floats have one decimal unless _FORMATS says more."""
     width = max(map(len, summary)) + 2
     lines = ["---"]
     for key, value in summary.items():

@@ -1,4 +1,4 @@
-"""A run is a folder: resolved configuration, versions, metrics, checkpoint, summary. All of it can be resumed from."""
+"""A run is a folder: resolved configuration, versions, metrics, checkpoint, summary. A run resumes from its folder."""
 
 from __future__ import annotations
 
@@ -68,14 +68,8 @@ class Run:
         run = cls(path)
         with _user_errors(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                path.mkdir()
-            except FileExistsError:
-                exists = True
-            else:
-                exists = False
-        if exists:
-            raise FileExistsError(path)
+        with _user_errors(path.parent, but=FileExistsError):
+            path.mkdir()
         run.save_config(config)
         run._write(INFO, json.dumps(info | _versions(), indent=2) + "\n")
         return run
@@ -208,7 +202,7 @@ def _arrays(model: nn.Module, optimizer: Stateful | None = None) -> dict[str, mx
 
 
 def _nearest_run(path: Path) -> Path | None:
-    """The run that was probably meant: the one that a file is in, the newest in a folder, one of a like name."""
+    """Best guess for a wrong path: the run that holds this file, the newest run in this folder, or the closest name."""
     if (path.parent / CONFIG).is_file():
         return path.parent
     if path.is_dir():
@@ -222,9 +216,12 @@ def _damaged(path: Path, how: str | None) -> UserError:
 
 
 @contextmanager
-def _user_errors(path: Path) -> Iterator[None]:
+def _user_errors(path: Path, but: type[OSError] | tuple[()] = ()) -> Iterator[None]:
+    """Turns failed writes to `path` into UserError; lets `but` pass."""
     try:
         yield
+    except but:
+        raise
     except OSError as error:
         raise UserError(f"cannot write to {path}: {error.strerror or error}; {_REMEDY}") from None
     except RuntimeError as error:  # what mx.save_safetensors raises
