@@ -25,21 +25,22 @@ import numpy as np
 from mlx_autoresearch.config.load import load_config
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.machine import device
-from mlx_autoresearch.recipe import attention as attention_module
 from mlx_autoresearch.recipe import fastmath
 from mlx_autoresearch.recipe import model as model_module
 from mlx_autoresearch.recipe.model import GPT
 from mlx_autoresearch.recipe.optimizer import MuonAdamW
 from mlx_autoresearch.recipe.step import make_step
-from mlx_autoresearch.training import setup as build
+from mlx_autoresearch.training.setup import compute_dtype
 
 ROUNDS = 7
 
 
 def plain_attention(q: mx.array, k: mx.array, v: mx.array, window: int | None = None, **_: object) -> mx.array:
     T = q.shape[1]
-    full = window is None or window >= T - 1
-    mask = "causal" if full else attention_module._visible(T, T, 0, window)
+    mask: str | mx.array = "causal"
+    if window is not None and window < T - 1:
+        back = mx.arange(T)[:, None] - mx.arange(T)  # how far query i looks back to key j
+        mask = (back >= 0) & (back <= window)
     q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, k, v))
     return mx.fast.scaled_dot_product_attention(q, k, v, scale=q.shape[-1] ** -0.5, mask=mask).transpose(0, 2, 1, 3)
 
@@ -55,7 +56,7 @@ class PlainGPT(GPT):
 def stepper(cls: type[GPT], config: Config) -> Callable[[Iterator], mx.array]:
     mx.random.seed(config.train.seed)
     kernels = "mlx" if cls is PlainGPT else config.kernels
-    model = cls(config.gpt_config(), build.compute_dtype(config), kernels)
+    model = cls(config.gpt_config(), compute_dtype(config), kernels)
     optimizer = MuonAdamW.for_gpt(model, kernels=kernels, **config.optimizer.model_dump())
     optimizer.init(model.parameters())
     mx.eval(model.parameters(), optimizer.state)
@@ -101,7 +102,7 @@ def main() -> None:
             step(stream)
             times[name].append(time.perf_counter() - started)
     tokens = config.train.total_batch_size
-    dtype = build.compute_dtype(config)
+    dtype = compute_dtype(config)
     peak = device.published_peak_flops(device.device_name(), dtype) or device.matmul_peak_flops(dtype)
     flops = GPT(config.gpt_config()).flops_per_token()
     print(f"{device.device_name()}, {dtype}, {tokens:,} tokens a step; MFU of {peak / 1e12:.3g} TFLOP/s")

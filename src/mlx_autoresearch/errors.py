@@ -1,12 +1,62 @@
-"""The exceptions that a user is meant to read; the command line prints them as one line, without a traceback."""
+"""The exceptions that a user is meant to read: the command line prints them as one line, without a traceback.
+
+    ReportedError
+    ├── UserError            exit code 2: the user can put it right (bad input, missing data, a full disk)
+    │   └── OutOfMemory      the configuration does not fit into this machine's memory
+    └── RunFailed            exit code 1: the run cannot give a result
+        ├── LossExploded     the training loss became NaN, infinite or far worse than a uniform guess
+        └── MetricRefused    the model breaks the metric's rules: logits not finite, of a wrong shape, or looking ahead
+
+The message is one line that says what was wrong and, where there is a remedy, what to do. A subclass exists only where
+somebody must tell the kinds apart, and then by its type, never by its message.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+OUT_OF_MEMORY = "out of memory: lower train.device_batch_size or the model's size"
+_MLX = {  # part of the message of an MLX error: what to do
+    "Could not load C++ shared library": "a kernel's compilation was cut short: run again",
+    "filesystem error": "MLX cannot keep its compiled kernels: make room, or set TMPDIR to a folder that has some",
+}
 
 
-class UserError(Exception):
-    """Something the user can put right: bad input, missing data, a full disk. Exit code 2.
+class ReportedError(Exception):
+    """A failure that is told in one line; the command line ends with `exit_code`."""
 
-    The message is one line that says what was wrong and what to do.
+    exit_code: ClassVar[int] = 1
+
+
+class UserError(ReportedError):
+    """Something the user can put right: bad input, missing data, a full disk."""
+
+    exit_code = 2
+
+
+class OutOfMemory(UserError):
+    """The configuration does not fit into memory."""
+
+
+class RunFailed(ReportedError):
+    """A run that cannot give a result."""
+
+
+class LossExploded(RunFailed):
+    """The training loss is NaN, infinite, or far above that of a uniform guess."""
+
+
+class MetricRefused(RunFailed):
+    """The metric refuses the model: its logits are not finite, have a wrong shape, or depend on later tokens."""
+
+
+def from_mlx(error: RuntimeError | MemoryError) -> UserError | None:
+    """What a user can do about an error that MLX raised; None where it is unknown.
+
+    MLX raises RuntimeError for everything, so this is the one place where kinds are told apart by text.
     """
-
-
-class RunFailed(Exception):
-    """A run that cannot give a result: the loss became NaN or exploded, the model broke the metric. Exit code 1."""
+    text = str(error)
+    if isinstance(error, MemoryError) or "alloc" in text or "out of memory" in text:
+        return OutOfMemory(f"{OUT_OF_MEMORY} ({text})")
+    advice = next((advice for part, advice in _MLX.items() if part in text), None)
+    return None if advice is None else UserError(f"{advice} ({text})")

@@ -16,12 +16,11 @@ import pytest
 from filelock import FileLock
 
 from mlx_autoresearch.cli import app as cli
-from mlx_autoresearch.cli.app import OUT_OF_MEMORY
 from mlx_autoresearch.cli.signals import STOPS
 from mlx_autoresearch.config import load
 from mlx_autoresearch.config.load import load_config
 from mlx_autoresearch.data.prepared import open_prepared
-from mlx_autoresearch.errors import RunFailed, UserError
+from mlx_autoresearch.errors import OUT_OF_MEMORY, RunFailed, UserError
 from mlx_autoresearch.machine.paths import cache_dir
 from mlx_autoresearch.training.run import CHECKPOINT
 

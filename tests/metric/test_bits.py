@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 import pytest
 
 from mlx_autoresearch.data.packing import PackedBatches
-from mlx_autoresearch.errors import RunFailed
+from mlx_autoresearch.errors import MetricRefused
 from mlx_autoresearch.metric import bits as module
-from mlx_autoresearch.metric.bits import evaluate_bpb
+from mlx_autoresearch.metric.bits import evaluate_bpb, scored_rows
 from tests.support.arrays import normal
 
 V, T = 12, 8
@@ -73,9 +76,9 @@ def test_the_reference_count_is_offered_beside_the_true_one() -> None:
 def test_chunks_and_batches_do_not_change_the_digits(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Table(np.random.default_rng(2).standard_normal((V, V)))
     whole = score(model)
-    monkeypatch.setattr(module, "_CHUNK_ELEMENTS", 5 * V)
+    monkeypatch.setattr(module, "CHUNK_ELEMENTS", 5 * V)
     assert score(model).nats == pytest.approx(whole.nats, rel=1e-6)
-    monkeypatch.setattr(module, "_ROWS", 3)
+    monkeypatch.setattr(module, "ROWS", 3)
     assert score(model).nats == pytest.approx(whole.nats, rel=1e-6)
     assert score(model) == score(model)
 
@@ -133,7 +136,7 @@ class WrongRows(Table):
     ],
 )
 def test_models_that_break_the_rules_are_refused(model, message) -> None:
-    with pytest.raises(RunFailed, match=message):
+    with pytest.raises(MetricRefused, match=message):
         score(model(np.random.default_rng(3).standard_normal((V, V))))
 
 
@@ -141,7 +144,7 @@ def test_models_that_break_the_rules_are_refused(model, message) -> None:
 def test_logits_that_are_not_finite_are_refused(bad) -> None:
     table = np.random.default_rng(3).standard_normal((V, V))
     table[5, :] = bad
-    with pytest.raises(RunFailed, match=r"not finite|looks ahead"):
+    with pytest.raises(MetricRefused, match=r"not finite|looks ahead"):
         score(Table(table))
 
 
@@ -167,10 +170,49 @@ def test_a_row_of_one_token_cannot_look_ahead() -> None:
 
 def test_no_text_to_score_is_said() -> None:
     tokens, offsets = np.zeros(20, np.uint16), np.arange(21)
-    with pytest.raises(RunFailed, match="no text"):
+    with pytest.raises(MetricRefused, match="no text"):
         evaluate_bpb(Table(np.zeros((V, V))), tokens, offsets, TOKEN_BYTES, eval_tokens=16, sequence_len=T)
 
 
 def test_large_logits_do_not_overflow() -> None:
     table = np.array(normal((V, V), 4)) * 1e4
     assert math.isfinite(score(Table(table)).val_bpb)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "eval_tokens", "rows"), [(1000, 100, 12), (100, 1000, 12), (100, 4, 1), (4, 100, 1), (17, 16, 2)]
+)
+def test_as_many_whole_rows_are_scored_as_are_asked_for_and_there(tokens: int, eval_tokens: int, rows: int) -> None:
+    assert scored_rows(tokens, eval_tokens=eval_tokens, sequence_len=T) == rows
+
+
+def test_a_recipe_with_another_exp_is_scored_with_the_same_digits() -> None:
+    """An experiment may change `fastmath`, and its winner may be checked out and installed."""
+    script = """
+import mlx.core as mx, numpy as np
+from mlx_autoresearch.recipe import fastmath
+if {changed}:
+    fastmath.exp = lambda x: mx.exp(0.99 * x)
+from tests.metric.test_bits import Table, V, score
+print(repr(score(Table(np.random.default_rng(7).standard_normal((V, V))))))
+"""
+    scores = [
+        subprocess.run(
+            [sys.executable, "-c", script.format(changed=changed)],
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            check=True,
+        ).stdout
+        for changed in (False, True)
+    ]
+    assert scores[0].startswith(b"Bpb(val_bpb=")
+    assert scores[0] == scores[1]
+
+
+def test_the_copy_of_the_fast_exp_is_as_exact_as_the_metric_needs() -> None:
+    x = -np.concatenate([np.linspace(0, 20, 10_001), np.linspace(20, 200, 1_001)[1:]]).astype(np.float32)
+    got = np.array(mx.compile(module._exp)(mx.array(x)), dtype=np.float64)
+    exact = np.exp(x.astype(np.float64))
+    near = x >= -20
+    assert np.abs(got[near] / exact[near] - 1).max() < 1e-5
+    assert np.abs(got[~near] - exact[~near]).max() < 1e-12

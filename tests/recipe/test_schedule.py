@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from mlx_autoresearch.config.settings import TrainConfig
 from mlx_autoresearch.recipe.schedule import lr_multiplier, muon_momentum, weight_decay_multiplier
 
 
@@ -23,12 +24,15 @@ from mlx_autoresearch.recipe.schedule import lr_multiplier, muon_momentum, weigh
     ],
 )
 def test_lr_multiplier(progress, settings, expected) -> None:
-    assert lr_multiplier(progress, **settings) == pytest.approx(expected)
+    train = TrainConfig(**settings)
+    got = lr_multiplier(progress, train.warmup_ratio, train.warmdown_ratio, train.final_lr_frac)
+    assert got == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("step, expected", [(0, 0.85), (1, 0.85 + 0.1 / 300), (150, 0.9), (300, 0.95), (9999, 0.95)])
 def test_muon_momentum(step, expected) -> None:
-    assert muon_momentum(step) == pytest.approx(expected)
+    train = TrainConfig()
+    assert muon_momentum(step, *train.muon_momentum, train.muon_momentum_steps) == pytest.approx(expected)
 
 
 def test_weight_decay_ends_at_zero() -> None:

@@ -241,14 +241,14 @@ def test_an_import_hook_that_passes_the_scan_does_not_move_the_metric(
 ) -> None:
     monkeypatch.setattr(rules, "scan", lambda *_: [])
     hook = """
-import sys
 import mlx_autoresearch.metric.bits as evaluate
+import mlx_autoresearch.metric.score as score
 class Forged:
     val_bpb = reference_bpb = nats = 0.1
     bytes = tokens = 1
 evaluate.evaluate_bpb = lambda *a, **k: Forged()
 evaluate.check_causality = lambda *a, **k: None
-sys.modules["mlx_autoresearch.training.trainer"].__dict__["scores"] = lambda bpb: {"val_bpb": 0.1}
+score.scores = lambda bpb: {"val_bpb": 0.1}
 """
     program = f"open('src/mlx_autoresearch/recipe/schedule.py', 'a').write({hook!r})"
     record = trained(research, program)

@@ -15,7 +15,7 @@ from mlx_autoresearch.config.load import load_config
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.ledger.ledger import Ledger, Trial
 from mlx_autoresearch.sweep import worker
-from mlx_autoresearch.training.trainer import open_data
+from mlx_autoresearch.training.data import open_data
 from mlx_autoresearch.trials.trial import TrialFailed
 from tests.support.sweeps import Lines, bpb, free_trial, rows, run_sweep
 

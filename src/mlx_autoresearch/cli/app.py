@@ -29,14 +29,6 @@ except KeyboardInterrupt:  # these imports take most of the time before `main` h
     print("stopped", file=sys.stderr)
     sys.exit(130)
 
-OUT_OF_MEMORY = "out of memory: lower train.device_batch_size or the model's size"
-_MLX_ERRORS = {  # part of the message: what to do
-    "alloc": OUT_OF_MEMORY,
-    "out of memory": OUT_OF_MEMORY,
-    "Could not load C++ shared library": "a kernel's compilation was cut short: run again",
-    "filesystem error": "MLX cannot keep its compiled kernels: make room, or set TMPDIR to a folder that has some",
-}
-
 
 class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
@@ -79,30 +71,26 @@ def main() -> None:
 
 @contextmanager
 def _one_line_errors() -> Iterator[None]:
-    from mlx_autoresearch.errors import RunFailed, UserError
+    from mlx_autoresearch.errors import ReportedError, from_mlx
 
     try:
         yield
-    except UserError as error:
-        _end(f"error: {error}", 2)
-    except RunFailed as error:
-        _end(f"error: {error}", 1)
+    except ReportedError as error:
+        _end(f"error: {error}", error.exit_code)
     except KeyboardInterrupt as error:
         _end(str(error) or "stopped", 130)
     except BrokenPipeError:
         _end("", 128 + signal.SIGPIPE)
     except OSError as error:
         _end(f"error: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", 2)
-    except MemoryError as error:
-        _end(f"error: {OUT_OF_MEMORY} ({error})", 2)
-    except RuntimeError as error:  # MLX raises nothing else; the user can put some of it right
-        advice = next((advice for part, advice in _MLX_ERRORS.items() if part in str(error)), None)
-        if advice is None:
+    except (MemoryError, RuntimeError) as error:  # all that MLX raises; some of it the user can put right
+        reported = from_mlx(error)
+        if reported is None:
             raise
         if broken := re.search(r"shared library (.+\.so): ", str(error)):  # else MLX would load it in every later run
             with suppress(OSError):
                 os.unlink(broken[1])
-        _end(f"error: {advice} ({error})", 2)
+        _end(f"error: {reported}", reported.exit_code)
 
 
 def _end(message: str, code: int) -> None:

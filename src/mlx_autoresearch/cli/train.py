@@ -84,7 +84,11 @@ def evaluate(run: Annotated[str, typer.Argument(metavar="RUN", help="a run folde
 
 def config(settings: Settings = None) -> None:
     """Print the resolved configuration."""
-    typer.echo(_config(settings).to_yaml(), nl=False)
+    resolved = _config(settings)
+    from mlx_autoresearch.recipe.settings import recipe_settings
+
+    recipe_settings(resolved)
+    typer.echo(resolved.to_yaml(), nl=False)
 
 
 def _config(settings: list[str] | None) -> Config:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 WindowPattern = str | list[str | int]
+MLPKind = Literal["relu2", "swiglu", "gelu"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class GPTConfig:
     n_kv_head: int = 6
     n_embd: int = 768
     window_pattern: WindowPattern = "SSSL"
-    mlp: Literal["relu2", "swiglu", "gelu"] = "relu2"
+    mlp: MLPKind = "relu2"
     softcap: float | None = 15.0
     embedding_norm: bool = True
     value_embeds: bool = True
@@ -43,7 +44,7 @@ class GPTConfig:
             raise ValueError(f"[GPTConfig] head_dim = n_embd / n_head must be even for RoPE, got {self.head_dim}")
         if self.n_head % self.n_kv_head:
             raise ValueError(f"[GPTConfig] n_kv_head must divide n_head={self.n_head}, got {self.n_kv_head}")
-        if self.mlp not in ("relu2", "swiglu", "gelu"):
+        if self.mlp not in get_args(MLPKind):
             raise ValueError(f"[GPTConfig] mlp must be relu2, swiglu or gelu, got {self.mlp!r}")
         if self.softcap is not None and not (isinstance(self.softcap, int | float) and 0 < self.softcap < math.inf):
             raise ValueError(f"[GPTConfig] softcap must be positive or null, got {self.softcap!r}")

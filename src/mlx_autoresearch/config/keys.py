@@ -40,14 +40,18 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """`above` laid over `below`, key by key; a mapping of another kind replaces what is below whole."""
+    """`above` laid over `below`, key by key; a mapping of another kind replaces what is below whole.
+
+    Not so in the section `recipe`, where `kind` is a name like any other.
+    """
     merged = dict(below)
     for key, new in above.items():
         old = merged.get(key)
         if key == "source" and isinstance(old, str):
             old = {"kind": old}
-        if isinstance(old, dict) and isinstance(new, dict) and new.get("kind", old.get("kind")) == old.get("kind"):
-            new = merge(old, new)
+        if isinstance(old, dict) and isinstance(new, dict):
+            same_kind = key == "recipe" or new.get("kind", old.get("kind")) == old.get("kind")
+            new = merge(old, new) if same_kind else new
         merged[key] = new
     return merged
 

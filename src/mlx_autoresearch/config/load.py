@@ -100,7 +100,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _instead_of(path: Path) -> str:
-    """What a file that is not there was probably meant to be."""
+    """Advice for a missing file: the file, or the setting, that was probably meant."""
     if path.suffix not in (".yaml", ".yml"):
         return "a setting is written section.key=value"
     there = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []

@@ -1,21 +1,46 @@
 """Typed, validated configuration: defaults <- YAML <- ``key=value`` on the command line.
 
 Field names are the reference's (karpathy/autoresearch, train.py). A configuration that validates can be trained:
-every rule that the model, the trainer or the evaluator relies on is checked here, before any work is done.
+every rule that the model, the trainer or the evaluator relies on is checked here, before any work is done. Only the
+section `recipe` is checked elsewhere: the recipe declares its settings, and `recipe.settings` reads them.
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import fields
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SkipValidation, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SkipValidation,
+    field_validator,
+    model_validator,
+)
 
 from mlx_autoresearch.data.sources import SourceConfig, Stdlib
+from mlx_autoresearch.data.vocabulary import MAX_VOCAB_SIZE, MIN_VOCAB_SIZE
 
-from .gpt import GPTConfig, WindowPattern
+from .gpt import GPTConfig, MLPKind, WindowPattern
 from .yaml_text import dump_yaml
 
+
+def _scalar_or_list(value: JsonValue) -> JsonValue:
+    if isinstance(value, dict):
+        raise ValueError("a setting of the recipe is a scalar or a list, not a mapping")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("a setting of the recipe must be finite")
+    if isinstance(value, list):
+        return [_scalar_or_list(entry) for entry in value]
+    return value
+
+
 Beta = Annotated[float, Field(ge=0, lt=1)]
+RecipeValue = Annotated[JsonValue, AfterValidator(_scalar_or_list)]
 
 
 class Section(BaseModel):
@@ -28,7 +53,9 @@ class DataConfig(Section):
     """Which text, and how it becomes tokens."""
 
     source: SourceConfig = Field(default=Stdlib(), description="where the text comes from")
-    vocab_size: int = Field(default=4096, ge=257, le=65_536, description="tokens, the special ones included")
+    vocab_size: int = Field(
+        default=4096, ge=MIN_VOCAB_SIZE, le=MAX_VOCAB_SIZE, description="tokens, the special ones included"
+    )
 
     @field_validator("source", mode="before")
     @classmethod
@@ -49,16 +76,22 @@ class ModelConfig(Section):
     head_dim: int = Field(default=128, ge=2, le=1024, multiple_of=2, description="n_head = n_embd / head_dim")
     n_layer: int | None = Field(default=None, ge=1, le=256, description="depth when not given")
     n_embd: int | None = Field(default=None, ge=2, le=1_048_576)
-    n_head: int | None = Field(default=None, ge=1, description="given, it decides the width of a head, not head_dim")
+    n_head: int | None = Field(
+        default=None, ge=1, description="if given, a head is n_embd / n_head wide, whatever head_dim says"
+    )
     n_kv_head: int | None = Field(default=None, ge=1, description="key/value heads; n_head when not given")
     sequence_len: int = Field(default=512, ge=1, le=1_048_576, description="training row length T in tokens")
-    window_pattern: SkipValidation[WindowPattern] = Field(  # GPTConfig says what is wrong with it in plainer words
-        default="SSSL", description="per layer, repeated: S half, L full, or a number of keys"
+    window_pattern: SkipValidation[WindowPattern] = Field(  # GPTConfig checks it, with plainer messages
+        default=GPTConfig.window_pattern, description="per layer, repeated: S half, L full, or a number of keys"
     )
-    mlp: Literal["relu2", "swiglu", "gelu"] = "relu2"
-    softcap: float | None = Field(default=15.0, gt=0, description="logits = softcap * tanh(logits / softcap)")
-    embedding_norm: bool = Field(default=True, description="rms-norm the token embedding")
-    value_embeds: bool = Field(default=True, description="gated value embeddings on alternating layers")
+    mlp: MLPKind = GPTConfig.mlp
+    softcap: float | None = Field(
+        default=GPTConfig.softcap, gt=0, description="logits = softcap * tanh(logits / softcap)"
+    )
+    embedding_norm: bool = Field(default=GPTConfig.embedding_norm, description="rms-norm the token embedding")
+    value_embeds: bool = Field(
+        default=GPTConfig.value_embeds, description="gated value embeddings on alternating layers"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -67,7 +100,7 @@ class ModelConfig(Section):
                 f"n_embd must be a multiple of head_dim={self.head_dim} where n_head is not given, got {self.n_embd}"
             )
         try:
-            self.gpt_config(vocab_size=257)
+            self.gpt_config(MIN_VOCAB_SIZE)
         except ValueError as error:  # the same rules hold for a GPTConfig built by hand
             raise ValueError(str(error).removeprefix("[GPTConfig] ")) from None
         return self
@@ -78,19 +111,15 @@ class ModelConfig(Section):
         if n_embd is None:
             n_embd = -(-self.depth * self.aspect_ratio // self.head_dim) * self.head_dim
         n_head = self.n_head if self.n_head is not None else n_embd // self.head_dim
-        return GPTConfig(
-            sequence_len=self.sequence_len,
-            vocab_size=vocab_size,
-            n_layer=self.n_layer if self.n_layer is not None else self.depth,
-            n_head=n_head,
-            n_kv_head=self.n_kv_head if self.n_kv_head is not None else n_head,
-            n_embd=n_embd,
-            window_pattern=self.window_pattern,
-            mlp=self.mlp,
-            softcap=self.softcap,
-            embedding_norm=self.embedding_norm,
-            value_embeds=self.value_embeds,
-        )
+        derived = {
+            "vocab_size": vocab_size,
+            "n_layer": self.n_layer if self.n_layer is not None else self.depth,
+            "n_head": n_head,
+            "n_kv_head": self.n_kv_head if self.n_kv_head is not None else n_head,
+            "n_embd": n_embd,
+        }
+        same = {field.name: getattr(self, field.name) for field in fields(GPTConfig) if field.name not in derived}
+        return GPTConfig(**derived, **same)
 
 
 class OptimizerConfig(Section):
@@ -149,7 +178,7 @@ class EvaluateConfig(Section):
 
 
 class Config(Section):
-    """One experiment, whole."""
+    """Everything that one training run is made from."""
 
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
@@ -158,6 +187,9 @@ class Config(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     kernels: Literal["auto", "mlx", "custom"] = Field(
         default="auto", description="composed MLX, our kernels, or for each shape the faster of the two here"
+    )
+    recipe: dict[str, RecipeValue] = Field(
+        default={}, description="settings that the recipe declares in recipe/settings.py: scalars and lists"
     )
 
     @model_validator(mode="after")
@@ -183,7 +215,7 @@ class Config(Section):
     def to_yaml(self) -> str:
         """The resolved configuration as YAML that `load_config` reads back to an equal one.
 
-        What follows from it is a comment: as fields, an edited depth would no longer change them.
+        Derived sizes are a comment and not fields: as fields they would win over a depth that is edited later.
         """
         gpt = self.gpt_config()
         derived = f"n_layer {gpt.n_layer}, n_embd {gpt.n_embd}, n_head {gpt.n_head}, n_kv_head {gpt.n_kv_head}"

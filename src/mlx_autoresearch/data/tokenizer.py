@@ -13,13 +13,13 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trai
 
 from mlx_autoresearch.errors import UserError
 
+from .vocabulary import MAX_VOCAB_SIZE, MIN_VOCAB_SIZE
+
 SPLIT_PATTERN = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
 )
 SPECIAL_TOKENS = tuple(f"<|reserved_{i}|>" for i in range(4))
 BOS_TOKEN = SPECIAL_TOKENS[0]
-MIN_VOCAB_SIZE = 257  # every byte, and BOS
-MAX_VOCAB_SIZE = 1 << 16  # a token fits in 16 bits on disk
 
 # The reference trains on this much text, and on no more than the head of a long document.
 MAX_TRAINING_CHARS = 1_000_000_000

@@ -2,6 +2,7 @@
 
 The evaluator trusts a model with logits only. It packs the validation rows, turns logits into bits and counts bytes
 itself, rejects logits that are not finite or have the wrong shape, and checks that no position sees a later token.
+It imports nothing of the recipe, so that no experiment can change the metric's arithmetic.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_autoresearch.data.packing import PackedBatches
-from mlx_autoresearch.errors import RunFailed
-from mlx_autoresearch.recipe import fastmath
+from mlx_autoresearch.errors import MetricRefused
+from mlx_autoresearch.machine.device import cpu_compiler_available, is_gpu
 
 CHUNK_ELEMENTS = 2**23  # logits held at once: 32 MiB of float32, whatever the vocabulary and the row length
-TOLERANCE = 0.01  # nats
-ROWS = 8  # rows a forward pass; fixed, so that the same model gives the same digits
+ROWS = 8  # rows of one forward pass; fixed, so that the same model gives the same digits
+TOLERANCE = 0.01  # nats by which a log-probability may change when later tokens do
+_LEAST_NATS = -1e-3  # what rounding may make of a cross-entropy of zero
 
 
 class LanguageModel(Protocol):
@@ -49,6 +51,11 @@ class Bpb:
     tokens: int
 
 
+def scored_rows(tokens: int, *, eval_tokens: int, sequence_len: int) -> int:
+    """How many rows of a validation split of so many tokens are scored; the holdout begins behind them."""
+    return max(1, min(eval_tokens, tokens) // sequence_len)
+
+
 def evaluate_bpb(
     model: LanguageModel,
     tokens: np.ndarray,
@@ -63,9 +70,9 @@ def evaluate_bpb(
 
     tokens (N,) and offsets (documents + 1,): the split, as `PackedBatches` takes them. token_bytes: (V,) bytes of each
     token, 0 for special tokens, which are left out of both sums. eval_tokens: tokens to score, in rows of
-    `sequence_len`, never more than the split holds. Raises RunFailed when the model's logits are unusable.
+    `sequence_len`, never more than the split holds. Raises MetricRefused when the model's logits are unusable.
     """
-    rows = max(1, min(eval_tokens, len(tokens)) // sequence_len)
+    rows = scored_rows(len(tokens), eval_tokens=eval_tokens, sequence_len=sequence_len)
     packed = PackedBatches(tokens, offsets, batch_size=1, sequence_len=sequence_len)
     vocab_size = len(token_bytes)
     reference = token_bytes if reference_token_bytes is None else reference_token_bytes
@@ -85,14 +92,14 @@ def evaluate_bpb(
         n_tokens += int(counted.sum())
     total = math.fsum(nats)
     if not n_bytes:
-        raise RunFailed("the validation rows hold no text, so bits per byte are undefined")
+        raise MetricRefused("the validation rows hold no text, so bits per byte are undefined")
     return Bpb(total / (math.log(2) * n_bytes), total / (math.log(2) * n_reference), total, n_bytes, n_tokens)
 
 
 def check_causality(model: LanguageModel, row: np.ndarray, vocab_size: int) -> None:
-    """Raise RunFailed if changing the second half of a row (1, T) of ids changes any log-probability in its first half.
+    """Raise MetricRefused if changing the second half of a row (1, T) changes log-probabilities in its first half.
 
-    Both passes compute the same shapes in the same order, so that those of a causal model differ by rounding at most:
+    row: token ids. Both passes compute the same shapes in the same order, so a causal model differs by rounding only:
     0.01 nats are allowed, or twice the rounding of the largest logit in the dtype of the features.
     """
     half = row.shape[1] // 2
@@ -104,10 +111,10 @@ def check_causality(model: LanguageModel, row: np.ndarray, vocab_size: int) -> N
     before, after = (model.logits(x)[:half].astype(mx.float32) for x in features)
     largest = float(mx.abs(before).max().item())  # type: ignore[arg-type]
     if not math.isfinite(largest):
-        raise RunFailed("the model's logits are not finite on the validation text")
+        raise MetricRefused("the model's logits are not finite on the validation text")
     change = float(mx.abs(_log_probabilities(before) - _log_probabilities(after)).max().item())  # type: ignore[arg-type]
     if not change <= max(TOLERANCE, 2 * mx.finfo(features[0].dtype).eps * largest):
-        raise RunFailed(
+        raise MetricRefused(
             f"the model looks ahead: changing later tokens changed the logits of earlier ones (by {change:.3g} nats)"
         )
 
@@ -121,7 +128,7 @@ def _token_nats(model: LanguageModel, inputs: mx.array, targets: mx.array, vocab
     B, T = inputs.shape
     hidden = model.hidden(inputs)
     if hidden.shape[:2] != (B, T):
-        raise RunFailed(f"the model's features must have shape ({B}, {T}, C), got {hidden.shape}")
+        raise MetricRefused(f"the model's features must have shape ({B}, {T}, C), got {hidden.shape}")
     hidden = hidden.reshape(B * T, -1)
     labels = targets.reshape(B * T, 1)
     rows = max(1, CHUNK_ELEMENTS // vocab_size)
@@ -130,13 +137,13 @@ def _token_nats(model: LanguageModel, inputs: mx.array, targets: mx.array, vocab
         logits = model.logits(hidden[i : i + rows])
         expected = (min(rows, B * T - i), vocab_size)
         if logits.shape != expected:
-            raise RunFailed(f"the model's logits must have shape {expected}, got {logits.shape}")
+            raise MetricRefused(f"the model's logits must have shape {expected}, got {logits.shape}")
         chunk = _cross_entropy(logits, labels[i : i + rows])
         mx.eval(chunk)
         chunks.append(np.array(chunk, dtype=np.float64))
     losses = np.concatenate(chunks).reshape(B, T)
-    if not np.isfinite(losses).all() or losses.min() < -1e-3:
-        raise RunFailed("the model's logits are not finite on the validation text")
+    if not np.isfinite(losses).all() or losses.min() < _LEAST_NATS:
+        raise MetricRefused("the model's logits are not finite on the validation text")
     return losses
 
 
@@ -144,5 +151,27 @@ def _token_nats(model: LanguageModel, inputs: mx.array, targets: mx.array, vocab
 def _cross_entropy(logits: mx.array, labels: mx.array) -> mx.array:
     logits = logits.astype(mx.float32)
     top = logits.max(axis=-1, keepdims=True)
-    log_total = mx.log(fastmath.exp(logits - top).sum(axis=-1, keepdims=True)) + top
+    log_total = mx.log(_exp(logits - top).sum(axis=-1, keepdims=True)) + top
     return (log_total - mx.take_along_axis(logits, labels, axis=-1))[:, 0]
+
+
+def _exp(x: mx.array) -> mx.array:
+    """Element-wise e**x for x <= 0 in float32; relative error below 1e-5 down to x = -20, absolute below 1e-12 beyond.
+
+    A copy of the recipe's `fastmath.exp`, the one piece of code that stands twice: experiments may change theirs. On a
+    CPU with a compiler it is (e**(-x/128))**-128 by a Taylor polynomial of degree 6, one vectorised loop, where
+    `mx.exp` calls libm for every element.
+    """
+    if is_gpu() or not cpu_compiler_available():
+        return mx.exp(x)
+    y = x * (-1 / 128)
+    y2 = y * y
+    q = y * ((1.0 + y * (1 / 2)) + y2 * (1 / 6 + y * (1 / 24)) + (y2 * y2) * (1 / 120 + y * (1 / 720)))
+    q = q * (2.0 + q)
+    q = mx.squeeze(mx.expand_dims(q, 0), 0)  # ends a loop here: one with more than 11 levels would fall apart
+    q = q * (2.0 + q)
+    q = q * (2.0 + q)
+    p = 1.0 + q
+    for _ in range(4):
+        p = p * p
+    return 1.0 / p

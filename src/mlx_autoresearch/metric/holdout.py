@@ -1,10 +1,9 @@
-"""The holdout: validation documents that the evaluator never reads, for one last look that no decision has had.
+"""The holdout: validation documents that the metric never reads, for one last measurement that no decision has seen.
 
-The metric scores a fixed number of tokens, always the same ones, and validation text holds more. What is left over has
-never been trained on and never been scored, so it can tell whether many decisions have fitted the scored part by
-chance. It exists for every source, without other data being prepared and without any val_bpb changing. Where documents
-are pieces of files (stdlib, text, gutenberg) it comes from the same files as the scored part, and is only as different
-from it as two pieces of a file are.
+The metric always scores the same tokens, and the validation split holds more. The rest has never been trained on and
+never been scored, so it shows whether many decisions have fitted the scored part by chance. Every source has one:
+nothing else need be prepared, and no val_bpb changes. Where documents are pieces of files (stdlib, text, gutenberg),
+the holdout and the scored part come from the same files, so they resemble each other.
 """
 
 from __future__ import annotations
@@ -13,6 +12,8 @@ import numpy as np
 
 from mlx_autoresearch.data.packing import PackedBatches
 from mlx_autoresearch.errors import UserError
+
+from .bits import scored_rows
 
 _LEAST_ROWS = 16
 
@@ -26,7 +27,7 @@ def holdout_documents(
     Raises UserError when less than 16 rows of text are left over.
     """
     packed = PackedBatches(tokens, offsets, batch_size=1, sequence_len=sequence_len)
-    for _ in range(max(1, min(eval_tokens, len(tokens)) // sequence_len)):  # the rows that evaluate_bpb scores
+    for _ in range(scored_rows(len(tokens), eval_tokens=eval_tokens, sequence_len=sequence_len)):
         next(packed)
     tokens, offsets = np.asarray(tokens), np.asarray(offsets)
     documents = [tokens[offsets[i] : offsets[i + 1]] for i in packed.untouched()]

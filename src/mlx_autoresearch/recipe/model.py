@@ -21,6 +21,7 @@ from .embedding import embedding
 from .loss import linear_cross_entropy, softcapped
 from .norm import mixed_norm, norm, residual_norm
 from .rotary import norm_rope
+from .settings import Settings
 
 _GATE_CHANNELS = 32
 
@@ -114,15 +115,23 @@ class GPT(nn.Module):
 
     config: shape and switches. compute_dtype: dtype of activations and matrix products; None takes bfloat16 on a
     GPU and float32 on a CPU. kernels: "mlx" composes every operation, "custom" uses our kernels, "auto" whichever is
-    faster here; may be changed at any time. Weights are drawn from `mx.random`'s global state, so seed that first.
+    faster here; may be changed at any time. settings: the recipe's own; None takes their defaults. Weights are drawn
+    from `mx.random`'s global state, so seed that first.
     """
 
-    def __init__(self, config: GPTConfig, compute_dtype: mx.Dtype | None = None, kernels: Implementation = "auto"):
+    def __init__(
+        self,
+        config: GPTConfig,
+        compute_dtype: mx.Dtype | None = None,
+        kernels: Implementation = "auto",
+        settings: Settings | None = None,
+    ):
         super().__init__()
         if compute_dtype is None:
             on_cpu = mx.default_device() == mx.Device(mx.cpu)
             compute_dtype = mx.float32 if on_cpu else mx.bfloat16
         self.config = config
+        self.settings = Settings() if settings is None else settings
         self.kernels: Implementation = kernels
         self.dtype_name = str(compute_dtype).removeprefix("mlx.core.")  # an mx.Dtype cannot be copied or pickled
         self.transformer = {

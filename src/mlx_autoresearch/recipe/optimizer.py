@@ -15,6 +15,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_map_with_path
 
+from mlx_autoresearch.config.settings import OptimizerConfig
 from mlx_autoresearch.kernels.operation import Implementation, Language, Operation, random_like
 
 # (a, b, c) of X <- aX + (bA + cA²)X with A = XXᵀ, for 5 iterations with a safety factor of 2e-2.
@@ -25,6 +26,7 @@ POLAR_EXPRESS = (
     (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
     (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
 )
+_DEFAULTS = OptimizerConfig()
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class AdamWGroup:
 
     names: tuple[str, ...]
     lr: float
-    betas: tuple[float, float] = (0.8, 0.95)
+    betas: tuple[float, float] = _DEFAULTS.adam_betas
     eps: float = 1e-10
     weight_decay: float = 0.0
 
@@ -47,9 +49,9 @@ class MuonGroup:
 
     names: tuple[str, ...]
     lr: float
-    beta2: float = 0.95
+    beta2: float = _DEFAULTS.muon_beta2
     weight_decay: float = 0.0
-    ns_steps: int = 5
+    ns_steps: int = _DEFAULTS.ns_steps
 
 
 def adamw_update(
@@ -183,7 +185,7 @@ class MuonAdamW:
     def for_gpt(
         cls, model: nn.Module, ns_dtype: mx.Dtype | None = None, kernels: Implementation = "auto", **settings: Any
     ) -> MuonAdamW:
-        """The reference's groups for a `GPT`; `settings` are those of `gpt_groups`."""
+        """The reference's groups for a `GPT`; `settings` are those of `gpt_groups`, all optional."""
         return cls(gpt_groups(model, **settings), ns_dtype, kernels)
 
     def init(self, parameters: dict) -> None:
@@ -286,23 +288,14 @@ class MuonAdamW:
                 p[name] = matrix.squeeze(0)  # updated[i] would be a gather
 
 
-def gpt_groups(
-    model: nn.Module,
-    *,
-    unembedding_lr: float = 0.004,
-    embedding_lr: float = 0.6,
-    matrix_lr: float = 0.04,
-    scalar_lr: float = 0.5,
-    weight_decay: float = 0.2,
-    adam_betas: tuple[float, float] = (0.8, 0.95),
-    muon_beta2: float = 0.95,
-    ns_steps: int = 5,
-) -> list[AdamWGroup | MuonGroup]:
+def gpt_groups(model: nn.Module, **settings: Any) -> list[AdamWGroup | MuonGroup]:
     """The reference's parameter groups for a `GPT`.
 
-    Embedding and unembedding rates are those at width 768 and scale by (n_embd / 768) ** -0.5. Raises ValueError
-    for a parameter whose role is unknown.
+    settings: fields of `OptimizerConfig`, which has their defaults. Embedding and unembedding rates are those at width
+    768 and scale by (n_embd / 768) ** -0.5. Raises ValueError for a parameter whose role is unknown, and for settings
+    that the configuration would refuse.
     """
+    s = OptimizerConfig(**settings)
     shapes = {name: p.shape for name, p in tree_flatten(model.parameters())}  # type: ignore[union-attr]
     roles: dict[str, list[str]] = {r: [] for r in ("lm_head", "wte", "value_embeds", "resid", "x0")}
     prefixes = {
@@ -322,16 +315,16 @@ def gpt_groups(
         else:
             raise ValueError(f"[gpt_groups] no group for parameter {name} of shape {shape}")
     width = (model.config.n_embd / 768) ** -0.5  # type: ignore[union-attr]
-    settings = [
-        ("lm_head", unembedding_lr * width, adam_betas),
-        ("wte", embedding_lr * width, adam_betas),
-        ("value_embeds", embedding_lr * width, adam_betas),
-        ("resid", scalar_lr * 0.01, adam_betas),  # residual gains are sensitive
-        ("x0", scalar_lr, (0.96, 0.95)),  # more momentum for the skip from the embedding
+    adamw = [
+        ("lm_head", s.unembedding_lr * width, s.adam_betas),
+        ("wte", s.embedding_lr * width, s.adam_betas),
+        ("value_embeds", s.embedding_lr * width, s.adam_betas),
+        ("resid", s.scalar_lr * 0.01, s.adam_betas),  # residual gains are sensitive
+        ("x0", s.scalar_lr, (0.96, 0.95)),  # more momentum for the skip from the embedding
     ]
     groups: list[AdamWGroup | MuonGroup] = [
-        AdamWGroup(tuple(roles[role]), lr, betas) for role, lr, betas in settings if roles[role]
+        AdamWGroup(tuple(roles[role]), lr, betas) for role, lr, betas in adamw if roles[role]
     ]
     for _, names in sorted(matrices.items()):
-        groups.append(MuonGroup(tuple(names), matrix_lr, muon_beta2, weight_decay, ns_steps))
+        groups.append(MuonGroup(tuple(names), s.matrix_lr, s.muon_beta2, s.weight_decay, s.ns_steps))
     return groups

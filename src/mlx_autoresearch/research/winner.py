@@ -24,9 +24,9 @@ from mlx_autoresearch.machine.git import git
 from mlx_autoresearch.metric.bits import LanguageModel, evaluate_bpb
 from mlx_autoresearch.metric.holdout import holdout_documents
 from mlx_autoresearch.report.history import HOLDOUT
+from mlx_autoresearch.training.data import open_data
 from mlx_autoresearch.training.run import CHECKPOINT, Run
 from mlx_autoresearch.training.setup import make_model
-from mlx_autoresearch.training.trainer import open_data
 from mlx_autoresearch.trials.limits import Limits
 from mlx_autoresearch.trials.score import confined_model
 from mlx_autoresearch.trials.trial import Say, TrialFailed, run_trial

@@ -19,6 +19,7 @@ from mlx_autoresearch.config.load import load_config
 from mlx_autoresearch.config.settings import Config, Section
 from mlx_autoresearch.config.yaml_text import read_mapping
 from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.recipe.settings import recipe_settings
 
 _MOST_POINTS = 10_000
 
@@ -198,7 +199,9 @@ def check_keys(origin: str, keys: Iterable[str]) -> None:
 def config_at(sweep: Sweep, point: Mapping[str, Any]) -> Config:
     """The configuration of one point. Raises UserError when its values do not go together."""
     settings = sweep.settings | dict(point)
-    return load_config(sweep.config, [f"{key}={json.dumps(value)}" for key, value in settings.items()])
+    config = load_config(sweep.config, [f"{key}={json.dumps(value)}" for key, value in settings.items()])
+    recipe_settings(config)
+    return config
 
 
 def check_points(sweep: Sweep) -> Config:

@@ -26,7 +26,7 @@ def open_sweep(file: str | Path, *, home: str | Path, storage: str | None = None
     storage: an Optuna URL that wins over the file's. Raises UserError for a wrong file, points that cannot be trained,
     data that is not prepared, and a storage that cannot be opened or holds another sweep.
     """
-    from mlx_autoresearch.training.trainer import open_data
+    from mlx_autoresearch.training.data import open_data
 
     from .spec import check_points, load_sweep
     from .study import Queue

@@ -46,6 +46,9 @@ class Reporter:
             self._printed_at = now
             self.say(step_line(record, remaining))
 
+    def trained(self) -> None:
+        """The training has ended; what follows, if anything, is its scoring."""
+
     def finish(self, summary: dict[str, Any]) -> None:
         """The summary, one greppable `key: value` a line."""
         print(summary_text(summary), file=self.stream, flush=True)
@@ -110,7 +113,7 @@ _FORMATS = {
 
 
 def summary_text(summary: dict[str, Any]) -> str:
-    """`---` and one `key: value` a line, floats with one decimal where nothing else is said."""
+    """`---`, then `key: value` lines without those that are None; floats have one decimal unless _FORMATS says more."""
     width = max(map(len, summary)) + 2
     lines = ["---"]
     for key, value in summary.items():

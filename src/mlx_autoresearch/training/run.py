@@ -1,4 +1,4 @@
-"""A run is a folder: resolved configuration, versions, metrics, checkpoint, summary. All of it can be resumed from."""
+"""A run is a folder: resolved configuration, versions, metrics, checkpoint, summary. A run resumes from its folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -22,7 +22,6 @@ from mlx_autoresearch.config.load import load_config
 from mlx_autoresearch.config.settings import Config, Section
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.machine.versions import git_commit, package_versions, python_version
-from mlx_autoresearch.recipe.optimizer import MuonAdamW
 
 CONFIG, INFO, METRICS, CHECKPOINT, SUMMARY = (
     "config.yaml",
@@ -32,6 +31,12 @@ CONFIG, INFO, METRICS, CHECKPOINT, SUMMARY = (
     "summary.json",
 )
 _REMEDY = "free some space, make it writable or choose another folder"
+
+
+class Stateful(Protocol):
+    """An optimizer, as far as a checkpoint is concerned."""
+
+    state: dict[str, Any]  # of arrays, by section and name
 
 
 @dataclass(frozen=True)
@@ -63,14 +68,8 @@ class Run:
         run = cls(path)
         with _user_errors(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                path.mkdir()
-            except FileExistsError:
-                exists = True
-            else:
-                exists = False
-        if exists:
-            raise FileExistsError(path)
+        with _user_errors(path.parent, but=FileExistsError):
+            path.mkdir()
         run.save_config(config)
         run._write(INFO, json.dumps(info | _versions(), indent=2) + "\n")
         return run
@@ -137,13 +136,13 @@ class Run:
         """Write summary.json."""
         self._write(SUMMARY, json.dumps(summary, indent=2) + "\n")
 
-    def save_checkpoint(self, model: nn.Module, optimizer: MuonAdamW, state: dict[str, Any]) -> None:
+    def save_checkpoint(self, model: nn.Module, optimizer: Stateful, state: dict[str, Any]) -> None:
         """Write weights, optimizer state and `state` (JSON-able) to one file, atomically."""
         arrays = _arrays(model, optimizer)
         with self._replacing(CHECKPOINT) as path:
             mx.save_safetensors(str(path), arrays, {"state": json.dumps(state)})
 
-    def load_checkpoint(self, model: nn.Module, optimizer: MuonAdamW | None = None) -> dict[str, Any]:
+    def load_checkpoint(self, model: nn.Module, optimizer: Stateful | None = None) -> dict[str, Any]:
         """Restore weights (and the optimizer's state) in place; returns the saved `state`. Raises UserError."""
         path = self.path / CHECKPOINT
         if not path.is_file():
@@ -196,14 +195,14 @@ def _versions() -> dict[str, Any]:
     }
 
 
-def _arrays(model: nn.Module, optimizer: MuonAdamW | None = None) -> dict[str, mx.array]:
+def _arrays(model: nn.Module, optimizer: Stateful | None = None) -> dict[str, mx.array]:
     """All arrays of a checkpoint by name."""
     tree = {"model": model.parameters()} | ({"optimizer": optimizer.state} if optimizer else {})
     return dict(tree_flatten(tree))  # type: ignore[arg-type]
 
 
 def _nearest_run(path: Path) -> Path | None:
-    """The run that was probably meant: the one that a file is in, the newest in a folder, one of a like name."""
+    """Best guess for a wrong path: the run that holds this file, the newest run in this folder, or the closest name."""
     if (path.parent / CONFIG).is_file():
         return path.parent
     if path.is_dir():
@@ -217,9 +216,12 @@ def _damaged(path: Path, how: str | None) -> UserError:
 
 
 @contextmanager
-def _user_errors(path: Path) -> Iterator[None]:
+def _user_errors(path: Path, but: type[OSError] | tuple[()] = ()) -> Iterator[None]:
+    """Turns failed writes to `path` into UserError; lets `but` pass."""
     try:
         yield
+    except but:
+        raise
     except OSError as error:
         raise UserError(f"cannot write to {path}: {error.strerror or error}; {_REMEDY}") from None
     except RuntimeError as error:  # what mx.save_safetensors raises

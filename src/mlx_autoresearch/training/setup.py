@@ -1,15 +1,71 @@
-"""What a configuration builds: the model in its precision, with kernels chosen, if it fits in memory."""
+"""What a configuration builds: model, optimizer, compiled step, batches and the choice of kernels."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
 
 import mlx.core as mx
 
 from mlx_autoresearch.config.settings import Config
-from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.data.packing import PackedBatches
+from mlx_autoresearch.data.prepared import PreparedData
+from mlx_autoresearch.errors import OutOfMemory, UserError
 from mlx_autoresearch.kernels.operation import UnfitKernel, recording
 from mlx_autoresearch.machine import device
-from mlx_autoresearch.recipe.model import GPT
-from mlx_autoresearch.recipe.optimizer import MuonAdamW, MuonGroup, newton_schulz
+from mlx_autoresearch.recipe import interface
+from mlx_autoresearch.recipe.interface import GPT, MuonAdamW, Step
+
+
+@dataclass
+class Training:
+    """All that the loop works on, built from a configuration.
+
+    kernels: which implementation each operation of a step uses. The rest changes from step to step. smooth_loss: the
+    running mean, before its correction for starting at 0. peak_memory: bytes. position: where in the data the next
+    micro-batch to train on begins; `batches` itself is further on, since batches are made ahead.
+    """
+
+    config: Config
+    model: GPT
+    optimizer: MuonAdamW
+    step: Step
+    batches: PackedBatches
+    kernels: dict[str, str]
+    smooth_loss: float = 0.0
+    peak_memory: int = 0
+    position: dict[str, Any] = field(default_factory=dict)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next process needs, besides weights and the optimizer's state, for the checkpoint."""
+        return {"smooth_loss": self.smooth_loss, "peak_memory": self.peak_memory, "batches": self.position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint. Raises KeyError when it lacks an entry."""
+        self.smooth_loss, self.peak_memory = state["smooth_loss"], state["peak_memory"]
+        self.batches.load_state_dict(state["batches"])
+
+
+def setup(config: Config, data: PreparedData) -> Training:
+    """A training that stands before its first step, seeded.
+
+    Raises UserError when the recipe refuses its settings or the kernels the model's shapes, and OutOfMemory for a model
+    that cannot fit.
+    """
+    mx.random.seed(config.train.seed)
+    model = make_model(config)
+    check_memory(model, config)
+    optimizer = interface.make_optimizer(model, config)
+    kernels = choose_kernels(model, optimizer, config)
+    mx.eval(model.parameters(), optimizer.state)
+    train = data.split("train")
+    batches = PackedBatches(
+        train.tokens,
+        train.offsets,
+        batch_size=config.train.device_batch_size,
+        sequence_len=config.model.sequence_len,
+    )
+    return Training(config, model, optimizer, interface.make_step(model, optimizer, config), batches, kernels)
 
 
 def compute_dtype(config: Config) -> mx.Dtype:
@@ -21,22 +77,17 @@ def compute_dtype(config: Config) -> mx.Dtype:
 
 def make_model(config: Config) -> GPT:
     """A freshly initialised model of a configuration."""
-    return GPT(config.gpt_config(), compute_dtype(config), config.kernels)
+    return interface.make_model(config, compute_dtype(config))
 
 
 def choose_kernels(model: GPT, optimizer: MuonAdamW, config: Config) -> dict[str, str]:
     """Which implementation every operation of a step uses, by its shapes; `auto` measures what it does not know.
 
-    Builds a step without computing it. Raises UserError when the kernels do not take the model's shapes.
+    Raises UserError when the kernels do not take the model's shapes.
     """
-    rows = mx.zeros((config.train.device_batch_size, config.model.sequence_len), mx.int32)
     try:
         with recording() as used:
-            model.loss(rows, rows)
-            for group in optimizer.groups:
-                if isinstance(group, MuonGroup):
-                    momentum = optimizer.state["momentum_buffer"][group.names[0]]
-                    newton_schulz(momentum, group.ns_steps, optimizer.ns_dtype, implementation=optimizer.kernels)
+            interface.trace_step(model, optimizer, config)
     except UnfitKernel as error:
         raise UserError(f"kernels: {config.kernels}: {error}; kernels: auto chooses what fits") from None
     return used
@@ -50,13 +101,13 @@ def kernels_used(choices: dict[str, str]) -> str:
 
 
 def check_memory(model: GPT, config: Config) -> None:
-    """Raise UserError for what cannot possibly fit: MLX would crash, or be killed, without a word."""
-    shape, tokens = model.config, config.train.device_batch_size * config.model.sequence_len
+    """Raise OutOfMemory for what cannot possibly fit: MLX would crash, or be killed, without a word."""
+    shape, tokens = config.gpt_config(), config.train.device_batch_size * config.model.sequence_len
     parameters = 12 * model.parameter_counts()["total"]  # float32 weights, gradients and momentum
     activations = 8 * shape.n_layer * shape.n_embd * tokens * compute_dtype(config).size  # kept for the backward pass
     total = device.memory_limits().total
     if parameters + activations > total:
-        raise UserError(
+        raise OutOfMemory(
             f"training needs {(parameters + activations) / 2**30:,.0f} GiB at least ({parameters / 2**30:,.0f} for the "
             f"model, {activations / 2**30:,.0f} for a micro-batch) of {total / 2**30:,.0f}: lower "
             "train.device_batch_size or the model's size"

@@ -1,4 +1,4 @@
-"""Measures a configuration's operations on request, and says what came out."""
+"""Measures the operations of a configuration on this machine, composed and by our kernels, and prints the result."""
 
 from __future__ import annotations
 
@@ -6,23 +6,24 @@ from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.kernels import tuning
 from mlx_autoresearch.machine import device
+from mlx_autoresearch.recipe.settings import recipe_settings
 
 
 def tune(config: Config, *, again: bool) -> dict[str, tuning.Choice]:
-    """The choice for every operation of a training step, measured where it is not known, or all of them `again`.
+    """The choice for every operation of a training step: measured where it is not known, or `again` for all of them.
 
-    Raises UserError where there is no GPU.
+    Raises UserError where there is no GPU, and for settings that the recipe refuses.
     """
+    recipe_settings(config)
     if device.kernel_backend() is None:
         raise UserError("kernels: there is nothing to choose on a CPU: custom kernels run on Metal and CUDA")
-    from mlx_autoresearch.recipe.optimizer import MuonAdamW
+    from mlx_autoresearch.recipe.interface import make_optimizer
 
     from .setup import choose_kernels, make_model
 
     config = config.model_copy(update={"kernels": "mlx"})
     model = make_model(config)
-    optimizer = MuonAdamW.for_gpt(model, kernels="mlx", **config.optimizer.model_dump())
-    optimizer.init(model.parameters())
+    optimizer = make_optimizer(model, config)
     shapes = choose_kernels(model, optimizer, config)
     if again:
         tuning.forget(shapes)

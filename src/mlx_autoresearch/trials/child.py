@@ -36,10 +36,8 @@ class _Marks(Reporter):
     def step(self, record: dict[str, Any], remaining: float) -> None:
         self.mark(event="step", step=record["step"], loss=record["smooth_loss"], remaining=remaining)
 
-    def say(self, message: str) -> None:
-        if message == "evaluating":
-            self.mark(event="trained")
-        super().say(message)
+    def trained(self) -> None:
+        self.mark(event="trained")
 
     def finish(self, summary: dict[str, Any]) -> None:
         self.mark(event="finish")
@@ -47,7 +45,7 @@ class _Marks(Reporter):
 
 def train(folder: str, config: str, code: str, score: str, marks: str) -> int:
     """Train CONFIG (JSON) into FOLDER. Exit code 0, or TROUBLE after a last mark."""
-    from mlx_autoresearch.errors import RunFailed, UserError
+    from mlx_autoresearch.errors import LossExploded, MetricRefused, OutOfMemory, UserError, from_mlx
 
     reporter = _Marks(int(marks))
     try:
@@ -56,17 +54,18 @@ def train(folder: str, config: str, code: str, score: str, marks: str) -> int:
         from mlx_autoresearch.training.trainer import train_in
 
         train_in(Path(folder), validate_config(json.loads(config), "the trial"), score=score == "1", reporter=reporter)
-    except RunFailed as error:
-        kind = "nan" if "the loss" in str(error) else "metric"
-        reporter.mark(event="trouble", kind=kind, detail=str(error))
+    except LossExploded as error:
+        reporter.mark(event="trouble", kind="nan", detail=str(error))
+    except MetricRefused as error:
+        reporter.mark(event="trouble", kind="metric", detail=str(error))
+    except OutOfMemory as error:
+        reporter.mark(event="trouble", kind="out of memory", detail=str(error))
     except UserError as error:
-        reporter.mark(event="trouble", kind="out of memory" if "needs" in str(error) else "setup", detail=str(error))
-    except MemoryError as error:
-        reporter.mark(event="trouble", kind="out of memory", detail=f"{error}")
-    except RuntimeError as error:
-        if "alloc" not in str(error) and "out of memory" not in str(error):
+        reporter.mark(event="trouble", kind="setup", detail=str(error))
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(from_mlx(error), OutOfMemory):
             raise
-        reporter.mark(event="trouble", kind="out of memory", detail=f"{error}")
+        reporter.mark(event="trouble", kind="out of memory", detail=str(error))
     else:
         return 0
     return TROUBLE
@@ -83,11 +82,9 @@ def logits(run: str, code: str, requests: str, replies: str) -> int:
     import numpy as np
 
     from mlx_autoresearch.training.run import Run
-    from mlx_autoresearch.training.setup import make_model
+    from mlx_autoresearch.training.scoring import trained_model
 
-    folder = Run.open(run)
-    model = make_model(folder.config().model_copy(update={"kernels": "mlx"}))  # as trainer.evaluate_model
-    folder.load_checkpoint(model)
+    model = trained_model(Run.open(run))
     with os.fdopen(int(requests)) as lines, os.fdopen(int(replies), "w") as answers:
         for line in lines:
             ids_file, B, T, V, chunk, out_file = json.loads(line)

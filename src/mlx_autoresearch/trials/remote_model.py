@@ -15,7 +15,7 @@ from typing import Self
 import mlx.core as mx
 import numpy as np
 
-from mlx_autoresearch.errors import RunFailed
+from mlx_autoresearch.errors import MetricRefused
 from mlx_autoresearch.metric import bits
 from mlx_autoresearch.sandbox.command import Running
 
@@ -36,8 +36,8 @@ class Probe:
 class RemoteModel:
     """`LanguageModel` over a `child logits` process; its "features" are the logits themselves.
 
-    probes, repeats: rows chosen at random among those scored, for `check_remote_causality`. Raises RunFailed when the
-    process ends or answers with something else than logits.
+    probes, repeats: rows chosen at random among those scored, for `check_remote_causality`. Raises MetricRefused when
+    the process ends or answers with something else than logits.
     """
 
     def __init__(
@@ -125,18 +125,18 @@ class RemoteModel:
         as_asked = os.fstat(self._logits.fileno()).st_size == size
         logits = np.fromfile(self._logits, dtype=np.float32, count=B * T * V)
         if not as_asked or logits.size != B * T * V or not np.isfinite(logits).all():
-            raise RunFailed("the model's logits are not finite, or not as many as asked for")
+            raise MetricRefused("the model's logits are not finite, or not as many as asked for")
         return logits.reshape(B, T, V)
 
-    def _dead(self) -> RunFailed:
+    def _dead(self) -> MetricRefused:
         outcome = self._running.stop()
         last = outcome.output.strip().split("\n")[-1]
         how = {"timeout": "took too long", "memory": "took too much memory"}.get(outcome.ended, f"ended: {last}")
-        return RunFailed(f"the process that computes logits {how}")
+        return MetricRefused(f"the process that computes logits {how}")
 
 
 def check_remote_causality(first: RemoteModel, second: RemoteModel) -> None:
-    """Raise RunFailed when logits depend on later tokens, or on anything but the tokens.
+    """Raise MetricRefused when logits depend on later tokens, or on anything but the tokens.
 
     `second` is a fresh process: it remembers nothing of the rows that `first` scored. It gets some of those rows
     unchanged, and for others with another row's tail from a random position on. Two things are compared before that
@@ -173,11 +173,11 @@ def check_remote_causality(first: RemoteModel, second: RemoteModel) -> None:
                 token = probe.row[probe.position]
                 gains.append(probe.logprobs[-1, token] - now[-1, token])
     if not noise <= _NOISE:
-        raise RunFailed(f"the model gives other logits for the same tokens (by {noise:.3g} nats)")
+        raise MetricRefused(f"the model gives other logits for the same tokens (by {noise:.3g} nats)")
     if not float(np.mean(gains)) <= max(bits.TOLERANCE, 4 * noise / len(gains) ** 0.5):
-        raise RunFailed(f"the model looks ahead: later tokens gain it {np.mean(gains):.3g} nats a token")
+        raise MetricRefused(f"the model looks ahead: later tokens gain it {np.mean(gains):.3g} nats a token")
     if not change <= max(bits.TOLERANCE, 4 * noise):
-        raise RunFailed(
+        raise MetricRefused(
             f"the model looks ahead: changing later tokens changed the logits of earlier ones (by {change:.3g} nats)"
         )
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mlx_autoresearch.config.settings import Config
+from mlx_autoresearch.metric.score import score, scores
 from mlx_autoresearch.sandbox.environment import temporary_folder
-from mlx_autoresearch.training.trainer import evaluate_model, open_data, scores
+from mlx_autoresearch.training.data import open_data
 
 from .environment import trial_environment
 from .limits import Limits
@@ -41,14 +42,16 @@ def confined_model(
         yield model
 
 
-def score(run: Path, code: Path, config: Config, limits: Limits, *, scratch: Path, mark: str) -> dict[str, Any]:
+def score_confined(
+    run: Path, code: Path, config: Config, limits: Limits, *, scratch: Path, mark: str
+) -> dict[str, Any]:
     """The metric's entries of a summary, for the checkpoint in `run`.
 
-    Raises RunFailed when the logits cannot be scored, or depend on anything but the tokens before them.
+    Raises MetricRefused when the logits cannot be scored, or depend on anything but the tokens before them.
     """
     data = open_data(config)  # verified here, after the untrusted training
     with confined_model(run, code, config, limits, scratch=scratch, mark=mark) as first:
-        bpb = evaluate_model(first, config, data)
+        bpb = score(first, config, data)
     with confined_model(run, code, config, limits, scratch=scratch, mark=mark) as second:
         check_remote_causality(first, second)
     return scores(bpb)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_autoresearch.config.settings import Config
-from mlx_autoresearch.errors import RunFailed
+from mlx_autoresearch.errors import MetricRefused
 from mlx_autoresearch.ledger.ledger import Status, Trial
 from mlx_autoresearch.machine.lock import device_lock
 from mlx_autoresearch.plain_text import one_line, printable
@@ -24,7 +24,7 @@ from mlx_autoresearch.training.run import CHECKPOINT, SUMMARY, Run
 from .clock import Clock, Event
 from .environment import trial_environment
 from .limits import Limits
-from .score import score
+from .score import score_confined
 
 Say = Callable[[Event], None]
 
@@ -96,8 +96,8 @@ def run_trial(
             if excess := clock.beyond_budget(config):
                 raise TrialFailed("budget", excess)
             try:
-                summary |= score(folder, code, config, limits, scratch=scratch, mark=mark)
-            except RunFailed as error:
+                summary |= score_confined(folder, code, config, limits, scratch=scratch, mark=mark)
+            except MetricRefused as error:
                 raise TrialFailed("metric", str(error)) from None
             summary |= {"num_steps": clock.steps, "training_seconds": clock.training_seconds}
             Run(folder).save_summary(summary)

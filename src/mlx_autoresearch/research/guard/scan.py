@@ -38,6 +38,8 @@ _IMPORTS = {
 }
 _TRUSTED = {  # what a recipe may take from code that it cannot change
     "config.gpt": {"GPTConfig", "WindowPattern"},
+    "config.recipe": {"read_settings"},
+    "config.settings": {"Config", "OptimizerConfig"},
     "errors": {"RunFailed", "UserError"},
     "kernels.launch": {"FLOATS", "launch"},
     "kernels.operation": {"Implementation", "Language", "Operation", "UnfitKernel", "random_like", "resolved"},

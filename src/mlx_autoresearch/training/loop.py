@@ -1,0 +1,73 @@
+"""The training loop: one optimizer step after the other until the budget is spent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import mlx.core as mx
+
+from mlx_autoresearch.data.packing import Batch
+from mlx_autoresearch.data.prefetch import Prefetcher
+from mlx_autoresearch.recipe import interface
+
+from .clock import Clock
+from .setup import Training
+from .speed import mfu_percent
+
+_KEPT, _ADDED = 0.9, 0.1  # of the smoothed loss, and to it, at every step; as in the reference
+
+
+def loop(training: Training, clock: Clock, peak_flops: float) -> Generator[dict[str, Any], None, None]:
+    """Train until the clock says that the budget is spent; yields a record of every step.
+
+    When a record is yielded, `training` and `clock` stand after that step, and can be saved. Close the iterator when
+    you leave it early: a thread makes batches ahead. peak_flops: the device's, for mfu_percent.
+
+    The record: step (1 for the first), progress (share of the budget before the step), loss (nats a token, mean over
+    the step), smooth_loss, lr_multiplier, seconds (of this step), training_seconds (charged so far), tokens_per_second,
+    mfu_percent, and epoch of the latest micro-batch.
+    """
+    config = training.config
+    flops_per_token = training.model.flops_per_token()
+    mx.reset_peak_memory()
+    with Prefetcher(training.batches) as prefetcher:
+        pairs = _Pairs(prefetcher)
+        training.position = prefetcher.state_dict()
+        while not clock.over():
+            started = time.perf_counter()
+            progress = clock.progress()
+            lr_multiplier = interface.set_schedule(training.optimizer, config, progress=progress, step=clock.step)
+            loss = float(training.step(pairs).item())  # type: ignore[arg-type]
+            training.position = prefetcher.state_dict()
+            seconds = time.perf_counter() - started
+            clock.count(seconds)
+            training.smooth_loss = _KEPT * training.smooth_loss + _ADDED * loss
+            training.peak_memory = max(training.peak_memory, mx.get_peak_memory())
+            tokens_per_second = config.train.total_batch_size / seconds
+            yield {
+                "step": clock.step,
+                "progress": progress,
+                "loss": loss,
+                "smooth_loss": training.smooth_loss / (1 - _KEPT**clock.step),
+                "lr_multiplier": lr_multiplier,
+                "seconds": seconds,
+                "training_seconds": clock.training_seconds,
+                "tokens_per_second": tokens_per_second,
+                "mfu_percent": mfu_percent(flops_per_token, tokens_per_second, peak_flops),
+                "epoch": pairs.epoch,
+            }
+
+
+class _Pairs(Iterator[tuple[mx.array, mx.array]]):
+    """Micro-batches as pairs of arrays, inputs and targets, (B, T) int32 each."""
+
+    def __init__(self, batches: Iterator[Batch]):
+        self._batches = batches
+        self.epoch = 1
+
+    def __next__(self) -> tuple[mx.array, mx.array]:
+        batch = next(self._batches)
+        self.epoch = batch.epoch
+        return mx.array(batch.inputs), mx.array(batch.targets)
