@@ -1,14 +1,20 @@
-"""Pruning by the pruner's word alone: no signals, whichever thread runs the sweep and however slow its storage is."""
+"""What a sweep does while a trial runs: it shows it, asks the pruner, and blames no trial for what the storage does."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
+import optuna
 import pytest
+from optuna.trial import TrialState
 
 from mlx_autoresearch.config.yaml_text import dump_yaml
+from mlx_autoresearch.machine.lock import device_lock
+from mlx_autoresearch.sweep.sweep import open_sweep, work
+from mlx_autoresearch.sweep.view import Shown
 from tests.support.laboratory import make_config, make_corpus
 
 # The pruner answers only after the training has ended; whoever waits for threads with a time limit is out of patience.
@@ -50,3 +56,35 @@ def test_a_pruner_that_answers_late_ends_its_trial_and_nothing_else(file: Path) 
     done = subprocess.run([sys.executable, "-c", SLOW, str(file)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("['PRUNED']\n")
+
+
+def test_an_error_of_the_storage_stops_the_sweep_and_costs_no_point(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def report(self: optuna.Trial, value: float, step: int) -> None:
+        raise ConnectionError("the storage is gone")
+
+    queue = open_sweep(file, home=file.parent / "home")
+    with monkeypatch.context() as patch, pytest.raises(ConnectionError, match="the storage is gone"):
+        patch.setattr(optuna.Trial, "report", report)
+        work(queue, Shown())
+    work(queue, Shown())
+    assert [t.state for t in queue.trials()] == [TrialState.COMPLETE]
+
+
+def test_a_sweep_that_waits_for_another_run_says_so(file: Path) -> None:
+    class Lines(Shown):
+        def say(self, line: str) -> None:
+            lines.append(line)
+            said.set()
+
+    lines: list[str] = []
+    said = threading.Event()
+    queue = open_sweep(file, home=file.parent / "home")
+    thread = threading.Thread(target=work, args=(queue, Lines()))
+    with device_lock(pytest.fail):
+        thread.start()
+        assert said.wait(60)
+    thread.join()
+    assert lines[0].startswith("waiting for another run on this machine to finish: process ")
+    assert len(lines) == 2
