@@ -56,7 +56,9 @@ def train(config: Config, kernels: str, dtype: str) -> tuple[np.ndarray, float]:
 
 def main() -> None:
     if device.kernel_backend() is None:
-        sys.exit("benchmarks/loss_curves.py needs a GPU: tests/recipe/kernels/test_training.py does this in the simulator")
+        sys.exit(
+            "benchmarks/loss_curves.py needs a GPU: tests/recipe/kernels/test_training.py does this in the simulator"
+        )
     config = load_config(*split_settings(sys.argv[1:]))
     print(f"{device.device_name()}, {' '.join(sys.argv[1:]) or 'defaults'}")
     runs = {
