@@ -15,8 +15,6 @@ from .description import KernelFile, Launch
 from .operation import Language
 from .registry import find_kernel
 
-FLOATS = (mx.float32, mx.float16, mx.bfloat16)  # what our kernels load and store
-
 
 def launch(name: str, language: Language, inputs: Mapping[str, mx.array], **sizes: Any) -> list[mx.array]:
     """The outputs of one launch of the kernel `name`, in the YAML's order.

@@ -9,7 +9,8 @@ from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.kernels.operation import UnfitKernel, recording
 from mlx_autoresearch.machine import device
 from mlx_autoresearch.recipe.model import GPT
-from mlx_autoresearch.recipe.optimizer import MuonAdamW, MuonGroup, newton_schulz
+from mlx_autoresearch.recipe.muon import newton_schulz
+from mlx_autoresearch.recipe.optimizer import MuonAdamW, MuonGroup
 
 
 def compute_dtype(config: Config) -> mx.Dtype:

@@ -39,9 +39,9 @@ _IMPORTS = {
 _TRUSTED = {  # what a recipe may take from code that it cannot change
     "config.gpt": {"GPTConfig", "WindowPattern"},
     "errors": {"RunFailed", "UserError"},
-    "kernels.launch": {"FLOATS", "launch"},
+    "kernels.launch": {"launch"},
     "kernels.operation": {"Implementation", "Language", "Operation", "UnfitKernel", "random_like", "resolved"},
-    "machine.device": {"cpu_compiler_available", "is_gpu", "kernel_backend"},
+    "machine.device": {"cpu_compiler_available", "default_compute_dtype", "is_gpu", "kernel_backend"},
     "simulator.arrays": {"dtype_name"},
     "simulator.signature": {"SMALL"},
 }
