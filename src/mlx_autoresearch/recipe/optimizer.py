@@ -13,7 +13,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_map_with_path
 
-from mlx_autoresearch.kernels.operation import Implementation
+from mlx_autoresearch.kernels.operation import Implementation, measuring
 from mlx_autoresearch.machine.device import default_compute_dtype
 
 from .muon import muon_update
@@ -155,11 +155,12 @@ class MuonAdamW:
         p: dict[str, mx.array] = dict(tree_flatten(parameters))  # type: ignore[arg-type]
         scalars = self.state["scalars"]
         scalars["step"] = scalars["step"] + 1
-        for group in self.groups:
-            if isinstance(group, AdamWGroup):
-                self._adamw(group, p, g)
-            else:
-                self._muon(group, p, g)
+        with measuring():  # with kernels "auto", shapes that were never measured on this machine are
+            for group in self.groups:
+                if isinstance(group, AdamWGroup):
+                    self._adamw(group, p, g)
+                else:
+                    self._muon(group, p, g)
         return tree_map_with_path(lambda name, _: p[name], parameters)
 
     def _adamw(self, group: AdamWGroup, p: dict[str, mx.array], g: dict[str, mx.array]) -> None:

@@ -6,7 +6,7 @@ import mlx.core as mx
 
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.errors import UserError
-from mlx_autoresearch.kernels.operation import UnfitKernel, recording
+from mlx_autoresearch.kernels.operation import UnfitKernel, measuring, recording
 from mlx_autoresearch.machine import device
 from mlx_autoresearch.recipe.model import GPT
 from mlx_autoresearch.recipe.muon import newton_schulz
@@ -32,7 +32,7 @@ def choose_kernels(model: GPT, optimizer: MuonAdamW, config: Config) -> dict[str
     """
     rows = mx.zeros((config.train.device_batch_size, config.model.sequence_len), mx.int32)
     try:
-        with recording() as used:
+        with recording() as used, measuring():
             model.loss(rows, rows)
             for group in optimizer.groups:
                 if isinstance(group, MuonGroup):
