@@ -23,8 +23,8 @@ from mlx_autoresearch.recipe.attention import attention
 from mlx_autoresearch.recipe.embedding import embedding
 from mlx_autoresearch.recipe.kernels.cross_entropy import loss_and_gradient
 from mlx_autoresearch.recipe.loss import softcapped
+from mlx_autoresearch.recipe.muon import newton_schulz
 from mlx_autoresearch.recipe.norm import mixed_norm, residual_norm
-from mlx_autoresearch.recipe.optimizer import newton_schulz
 from mlx_autoresearch.recipe.rotary import norm_rope, rope
 
 

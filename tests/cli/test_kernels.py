@@ -1,7 +1,10 @@
-"""`mlx-autoresearch kernels verify`: table, exit codes, and a kernel of the user's own."""
+"""`mlx-autoresearch kernels`: table, exit codes, a kernel of the user's own, a machine without MLX."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import mlx.core as mx
@@ -21,6 +24,16 @@ outputs:
 grid: ["32 * ceil_div(n, 32)", 1, 1]
 threadgroup: [32, 1, 1]
 cases: [{n: 1}, {n: 50}]
+"""
+
+
+NO_BACKEND = """
+import sys
+class NoBackend:
+    def find_spec(self, name, path=None, target=None):
+        if name == "mlx.core":
+            raise ImportError("libmlx.so: cannot open shared object file: No such file or directory")
+sys.meta_path.insert(0, NoBackend())
 """
 
 
@@ -46,6 +59,17 @@ def test_a_finding_is_shown_with_its_line_and_exits_with_1(double: Path) -> None
     result = CliRunner().invoke(kernels, ["verify", str(double), "--seed", "0"])
     assert result.exit_code == 1
     assert "(n=50; seed 0): device-out-of-bounds at double.metal:3" in result.output
+
+
+@pytest.mark.parametrize("arguments", [["verify"], ["verify", "rope", "--on", "cuda"], ["tune"], ["bench"]])
+def test_without_an_mlx_backend_every_command_says_what_to_install(arguments: list[str], tmp_path: Path) -> None:
+    """As after `pip install` without extras on Linux: the package mlx is there, its library is not."""
+    (tmp_path / "sitecustomize.py").write_text(NO_BACKEND)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
+    command = [sys.executable, "-m", "mlx_autoresearch", "kernels", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and "libmlx.so" in done.stderr and "mlx_autoresearch[cpu]" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from mlx_autoresearch.errors import UserError
-from mlx_autoresearch.kernels.description import load_kernel, split_source
 from mlx_autoresearch.kernels.registry import find_kernel, kernel_names
+from mlx_autoresearch.kernels.source import load_kernel, split_source
 from mlx_autoresearch.kernels.verify import run_case
 from mlx_autoresearch.simulator.translation import check_dialect
 from tests.support.compiler_paths import needs_compiler

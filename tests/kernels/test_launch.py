@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import mlx.core as mx
 import pytest
 
-from mlx_autoresearch.kernels import launch as launch_module
-from mlx_autoresearch.kernels.description import load_kernel
+from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.kernels.launch import launch
+from mlx_autoresearch.kernels.registry import use_folder
 from mlx_autoresearch.simulator import KernelFault
 
 YAML = """
@@ -28,12 +29,16 @@ BODY = "const uint i = thread_position_in_grid.x;\ny[i] = T(float(x[i]) * scale[
 
 
 @pytest.fixture(autouse=True)
-def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "scaled.metal").write_text(BODY)
-    (tmp_path / "scaled.yaml").write_text(YAML)
-    monkeypatch.setattr(launch_module, "find_kernel", lambda name: load_kernel(tmp_path / f"{name}.metal"))
-    for cached in (launch_module._launcher, launch_module._file, launch_module._built):
-        cached.cache_clear()
+def kernel(tmp_path: Path) -> Iterator[None]:
+    write(tmp_path, BODY)
+    use_folder(tmp_path)
+    yield
+    use_folder(None)
+
+
+def write(folder: Path, body: str) -> None:
+    (folder / "scaled.metal").write_text(body)
+    (folder / "scaled.yaml").write_text(YAML)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -61,6 +66,23 @@ def test_an_input_that_breaks_the_contract_is_named(implementation) -> None:
 def test_the_simulator_checks_every_launch(tmp_path: Path, implementation) -> None:
     if implementation != "simulator":
         pytest.skip("a GPU does not check")
-    (tmp_path / "scaled.metal").write_text(BODY.replace("x[i]", "x[i + 1]"))
+    write(tmp_path, BODY.replace("x[i]", "x[i + 1]"))
     with pytest.raises(KernelFault, match="device-out-of-bounds"):
         launch("scaled", implementation, {"x": mx.zeros((3, 2))}, n=3, dtype="float32")
+
+
+def test_another_folder_has_other_kernels_by_the_same_names(tmp_path: Path, implementation) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    write(other, BODY.replace("float(k[1])", "2.0f * float(k[1])"))
+    for folder, expected in ((tmp_path, 8.0), (other, 16.0), (tmp_path, 8.0)):
+        use_folder(folder)
+        (y,) = launch("scaled", implementation, {"x": mx.zeros((4, 2))}, n=4, dtype="float32")
+        assert y.tolist() == [[expected] * 2] * 4
+
+
+def test_what_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"other\.metal does not exist"):
+        launch("other", "simulator", {}, n=4)
+    with pytest.raises(UserError, match="nowhere does not exist"):
+        use_folder(tmp_path / "nowhere")

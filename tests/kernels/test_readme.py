@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from mlx_autoresearch.kernels.description import load_kernel
 from mlx_autoresearch.kernels.registry import kernel_folder
+from mlx_autoresearch.kernels.source import load_kernel
 from mlx_autoresearch.kernels.verify import verify
 from tests.support.compiler_paths import needs_compiler
 

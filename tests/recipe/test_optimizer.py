@@ -4,7 +4,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_autoresearch.recipe.optimizer import AdamWGroup, MuonAdamW, MuonGroup, adamw_update, muon_update, newton_schulz
+from mlx_autoresearch.recipe.muon import muon_update, newton_schulz
+from mlx_autoresearch.recipe.optimizer import AdamWGroup, MuonAdamW, MuonGroup, adamw_update
 from tests.support.arrays import normal, relative_error
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from mlx_autoresearch.kernels.description import KernelFile, load_kernel, split_source
+from mlx_autoresearch.kernels.description import KernelFile
+from mlx_autoresearch.kernels.source import load_kernel, split_source
 
 HERE = Path(__file__).parent
 KERNELS = HERE / "kernels"

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from mlx_autoresearch.kernels.description import load_kernel
+from mlx_autoresearch.kernels.source import load_kernel
 from mlx_autoresearch.kernels.verify import run_case
 from tests.support.compiler_paths import needs_compiler
 

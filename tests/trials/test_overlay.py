@@ -8,11 +8,13 @@ import pytest
 
 from mlx_autoresearch.research.guard import rules
 from mlx_autoresearch.trials import overlay
+from tests.support.compiler_paths import needs_compiler
 from tests.support.laboratory import git, make_repository
 
 
-def python(code: Path, script: str) -> str:
-    start = "import sys\nfrom pathlib import Path\nfrom mlx_autoresearch.trials import overlay\n"
+def python(code: Path, script: str, before: str = "") -> str:
+    """What `script` prints in a process of its own, overlaid with `code`; `before` runs before the overlay."""
+    start = f"import sys\nfrom pathlib import Path\nfrom mlx_autoresearch.trials import overlay\n{before}"
     start += "overlay.install(Path(sys.argv[1]))\n"
     done = subprocess.run(
         [sys.executable, "-c", start + script, str(code)], capture_output=True, text=True, check=False
@@ -43,6 +45,69 @@ print(MINE, optimizer.__file__, registry.kernel_folder(), bits.__file__, registr
     mine, *paths = python(code, script).splitlines()
     assert mine == "1"
     assert [str(code) in path for path in paths] == [True, True, False, False]
+
+
+def edit(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+
+
+KERNELS = """
+import mlx_autoresearch
+import mlx.core as mx
+from mlx_autoresearch.kernels.launch import launch
+def rope():
+    x, frequencies = mx.ones((1, 1, 1, 32)), mx.zeros((16,), mx.uint64)
+    given = {"x": x, "frequencies": frequencies}
+    return launch("rope", "simulator", given, B=1, T=1, H=1, D=32, dtype="float32")[0]
+"""
+
+
+@needs_compiler
+def test_a_snapshots_kernels_are_launched_although_the_engine_is_the_installed_one(code: Path) -> None:
+    """A .metal file, a header, a YAML, a definition and a kernel of its own, each wrong in a way that shows."""
+    kernels = code / "custom_kernels"
+    edit(kernels / "rope.metal", "const float turned = a[j]", "const float turned = 2.0f * a[j]")
+    edit(kernels / "norm.h", "x[j] = a * x[j] + b * y[j];", "x[j] = 3.0f * (a * x[j] + b * y[j]);")
+    edit(kernels / "norm_rope_forward.yaml", "eps: 1.1920929e-07", "eps: 3.0")
+    edit(kernels / "embedding.py", '{"out": weight[ids]}', '{"out": 5 * weight[ids]}')
+    (kernels / "sevenfold.metal").write_text("const uint i = thread_position_in_grid.x;\ny[i] = 7.0f * x[i];\n")
+    (kernels / "sevenfold.yaml").write_text(
+        "inputs: {x: {dtype: float32, shape: [n]}}\noutputs: {y: {dtype: float32, shape: [n]}}\n"
+        "grid: [n, 1, 1]\nthreadgroup: [1, 1, 1]\ncases: [{n: 8}]\n"
+    )
+    (code / "src/mlx_autoresearch/recipe/kernels/sevenfold.py").write_text(
+        "from mlx_autoresearch.kernels.launch import launch\n\n\n"
+        "def sevenfold(x):\n    return launch('sevenfold', 'simulator', {'x': x}, n=x.size)[0]\n"
+    )
+    script = """
+import mlx_autoresearch
+import mlx.core as mx
+import numpy as np
+from mlx_autoresearch.kernels import launch, registry
+from mlx_autoresearch.recipe.kernels.residual_norm import residual_norm
+from mlx_autoresearch.recipe.kernels.rope import norm_rope, rope
+from mlx_autoresearch.recipe.kernels.sevenfold import sevenfold
+x = mx.ones((1, 1, 1, 32))
+print(rope(x, implementation="simulator")[0, 0, 0, 0].item())
+print(residual_norm(x, x, implementation="simulator")[0][0, 0, 0, 0].item())
+print(norm_rope(x, implementation="simulator")[0, 0, 0, 0].item())
+print(sevenfold(mx.ones((8,)))[0].item())
+definition = registry.find_kernel("embedding_forward").definition
+print(definition(np.array([0]), np.ones((1, 1)))["out"].item())
+print(launch.__file__)
+"""
+    *results, engine = python(code, script).splitlines()
+    assert results == ["2.0", "6.0", "0.5", "7.0", "5.0"]
+    assert str(code) not in engine
+
+
+@needs_compiler
+def test_nothing_that_was_launched_before_the_overlay_is_kept(code: Path) -> None:
+    edit(code / "custom_kernels/rope.metal", "const float turned = a[j]", "const float turned = 2.0f * a[j]")
+    script = "print(rope()[0, 0, 0, 0].item())\n"
+    assert python(code, script, before=KERNELS + script).splitlines() == ["1.0", "2.0"]
 
 
 def test_planted_bytecode_is_not_run(code: Path) -> None:

@@ -85,6 +85,9 @@ def _verify(
     on: _Where,
     compiler: str | None,
 ) -> bool:
+    from mlx_autoresearch.machine.blas import require_mlx
+
+    require_mlx()
     from mlx_autoresearch.kernels.registry import find_kernel, kernel_names
     from mlx_autoresearch.kernels.verify import SEEDS, require_gpu, verify, verify_on_gpu
     from mlx_autoresearch.simulator import find_compiler

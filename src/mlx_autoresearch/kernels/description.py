@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import random
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.simulator import Kernel
@@ -22,9 +19,6 @@ from .expressions import evaluate
 
 Expression = int | float | str
 Sizes = dict[str, Any]
-
-_BODY = re.compile(r"^// kernel body\b.*$", re.M)
-_INCLUDE = re.compile(r'^#include "(?P<name>[\w.]+)"$', re.M)
 
 
 class _Strict(BaseModel):
@@ -186,81 +180,3 @@ def _random(
     if given.values == "symmetric":
         values = (values + values.swapaxes(-1, -2)) / 2
     return (values * evaluate(given.scale, sizes)).astype(np.float32)
-
-
-def split_source(text: str) -> tuple[str, str, int]:
-    """Header, body and the line on which the body begins: after the line `// kernel body`, if there is one."""
-    match = _BODY.search(text)
-    if not match:
-        return "", text, 1
-    return text[: match.start()], text[match.end() + 1 :], text.count("\n", 0, match.end()) + 2
-
-
-def include(header: str, metal: Path) -> str:
-    """The header with every `#include "name"` replaced by the file of that name beside the kernel.
-
-    Raises UserError if there is no such file.
-    """
-
-    def splice(match: re.Match[str]) -> str:
-        path = metal.parent / match["name"]
-        if not path.is_file():
-            raise UserError(f"{metal}: #include: {path} does not exist")
-        next_line = header.count("\n", 0, match.end()) + 2
-        return f'#line 1 "{path.name}"\n{path.read_text(encoding="utf-8")}#line {next_line} "{metal.name}"'
-
-    return _INCLUDE.sub(splice, header)
-
-
-def _load_definition(path: Path, name: str) -> Callable[..., dict[str, np.ndarray]]:
-    spec = importlib.util.spec_from_file_location(f"kernel_definition_{path.stem}", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not callable(getattr(module, name, None)):
-        raise UserError(f"{path}: expected a function {name!r}")
-    return getattr(module, name)
-
-
-def load_kernel(path: Path) -> KernelFile:
-    """Reads a .metal file, the .yaml beside it, and the definition that the YAML or a .py beside it gives.
-
-    Raises UserError if a file is missing or malformed.
-    """
-    metal, description_path = path.with_suffix(".metal"), path.with_suffix(".yaml")
-    for needed in (metal, description_path):
-        if not needed.is_file():
-            raise UserError(f"kernels: {needed} does not exist (a kernel is a .metal file with a .yaml beside it)")
-    try:
-        content = yaml.safe_load(description_path.read_text(encoding="utf-8"))
-        description = Description.model_validate(content)
-    except yaml.YAMLError as error:
-        raise UserError(f"{description_path}: {' '.join(str(error).split())}") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{description_path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    for name, given in description.inputs.items():
-        if (given.shape is None) == (given.value is None):
-            raise UserError(f"{description_path}: inputs.{name}: give either shape or value")
-    for what, sizes in (("grid", description.grid), ("threadgroup", description.threadgroup)):
-        if len(sizes) != 3:
-            raise UserError(f"{description_path}: {what}: three sizes are needed, got {len(sizes)}")
-    header, body, line = split_source(metal.read_text(encoding="utf-8"))
-    kernel = Kernel(
-        metal.stem,
-        list(description.inputs),
-        list(description.outputs),
-        body,
-        include(header, metal),
-        atomic_outputs=description.atomic_outputs,
-        file=metal.name,
-        source_line=line,
-    )
-    file, _, function = (description.definition or f"{metal.stem}.py:definition").partition(":")
-    definition_path = metal.parent / file
-    definition = None
-    if definition_path.is_file():
-        definition = _load_definition(definition_path, function or "definition")
-    elif description.definition:
-        raise UserError(f"{description_path}: definition: {definition_path} does not exist")
-    return KernelFile(kernel, description, definition)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal
 
 import mlx.core as mx
 
 from mlx_autoresearch.simulator import Kernel, KernelFault, run
 
+from .alternatives import Language
 from .description import KernelFile, Launch
-from .operation import Language
-from .registry import find_kernel
-
-FLOATS = (mx.float32, mx.float16, mx.bfloat16)  # what our kernels load and store
+from .registry import kernel_folder
+from .source import load_kernel
 
 
 def launch(name: str, language: Language, inputs: Mapping[str, mx.array], **sizes: Any) -> list[mx.array]:
@@ -27,15 +27,18 @@ def launch(name: str, language: Language, inputs: Mapping[str, mx.array], **size
 
     Raises ValueError when an input is not what the YAML says, KernelFault when the simulator finds a fault.
     """
-    return _launcher(name, language, tuple(sorted(sizes.items())))(inputs)
+    return _launcher(kernel_folder(), name, language, tuple(sorted(sizes.items())))(inputs)
 
 
 @lru_cache(maxsize=1024)
 def _launcher(
-    name: str, language: Language, sizes: tuple[tuple[str, Any], ...]
+    folder: Path, name: str, language: Language, sizes: tuple[tuple[str, Any], ...]
 ) -> Callable[[Mapping[str, mx.array]], list[mx.array]]:
-    """`launch` at given sizes: whatever follows from them alone is worked out once."""
-    file = _file(name)
+    """`launch` at given sizes: whatever follows from them alone is worked out once.
+
+    `folder` is part of the key: another one has other kernels by the same names.
+    """
+    file = _file(folder, name)
     resolved = file.resolve(dict(sizes))
     call = file.launch(resolved)
     values = {given: mx.array(value) for given, value in file.values(resolved).items()}
@@ -62,8 +65,8 @@ def _launcher(
 
 
 @lru_cache
-def _file(name: str) -> KernelFile:
-    return find_kernel(name)
+def _file(folder: Path, name: str) -> KernelFile:
+    return load_kernel(folder / f"{name}.metal")
 
 
 def run_on_gpu(

@@ -6,18 +6,19 @@ from pathlib import Path
 
 from mlx_autoresearch.errors import UserError
 
-from .description import KernelFile, load_kernel
+from .description import KernelFile
+from .source import load_kernel
 
 _folder: Path | None = None
 
 
-def use_folder(folder: Path) -> None:
-    """Take our kernels from `folder` from now on, in this process: an experiment's are not the installed ones.
+def use_folder(folder: Path | None) -> None:
+    """Take our kernels from `folder` from now on, in this process; None: from the installation again.
 
-    Raises UserError when it does not exist.
+    An experiment's kernels are not the installed ones. Raises UserError when the folder does not exist.
     """
     global _folder
-    if not folder.is_dir():
+    if folder is not None and not folder.is_dir():
         raise UserError(f"kernels: {folder} does not exist")
     _folder = folder
 

@@ -1,47 +1,29 @@
-"""Measures an operation's implementations on this machine, once for each shape, and remembers the better one.
+"""Measures an operation's two implementations on this machine and says which is better.
 
 A kernel is also checked, values and gradients: one that fails, or is much farther from composed MLX in float32 than
-composed MLX in the same precision is, is never chosen. Of two that are right the faster one is chosen, or, where their
-times are within 5%, the one that needs less memory.
+composed MLX in the same precision is, is never the better one.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import sys
 import time
-import warnings
 from collections.abc import Callable, Iterable
-from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
-from importlib.metadata import version
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import mlx.core as mx
 
-from mlx_autoresearch.machine import device
-from mlx_autoresearch.machine.paths import cache_dir
+from mlx_autoresearch.plain_text import one_line
 
-from .operation import random_like
-from .registry import kernel_folder
+from .alternatives import Alternatives, random_like
 
-if TYPE_CHECKING:
-    from .operation import Operation
-
-_SECONDS = 0.2  # of measuring, for each implementation
+SECONDS = 0.2  # of measuring, for each implementation
 _NEAR = 1.05
 # Norm of the error over the norm: three times that of composed MLX is allowed, and this much in any case. In float32
 # GPUs multiply matrices with fewer digits than our kernels.
 _TIMES = 3.0
 _FLOOR = {mx.float32: 5e-3, mx.float16: 5e-3, mx.bfloat16: 1e-2}
-
-
-class KernelWarning(UserWarning):
-    """A custom kernel failed, or was wrong, on this machine, and is not used."""
+_LONGEST = 300  # characters of an error
 
 
 @dataclass(frozen=True)
@@ -54,69 +36,33 @@ class Measurement:
     failure: str | None = None
 
 
-@dataclass(frozen=True)
-class Choice:
-    """The implementation chosen for a shape, and what was measured of each."""
-
-    chosen: str
-    measured: dict[str, Measurement]
-
-
-def fastest(
-    operation: Operation, arrays: tuple[mx.array, ...], settings: dict, language: Literal["metal", "cuda"]
-) -> Literal["mlx", "metal", "cuda"]:
-    """The better implementation for such arrays: remembered, or measured now."""
-    choice = _known().get(operation.describe(arrays, settings)) or measure(operation, arrays, settings, language)
-    return choice.chosen  # type: ignore[return-value]
-
-
 def measure(
-    operation: Operation, arrays: tuple[mx.array, ...], settings: dict, language: Literal["metal", "cuda"]
-) -> Choice:
-    """Measures both implementations on arrays like the given ones, and remembers the result in the cache folder.
+    operation: Alternatives,
+    arrays: tuple[mx.array, ...],
+    settings: dict,
+    language: Literal["metal", "cuda"],
+    before_the_kernel: Callable[[Measurement], None] = lambda mlx: None,
+) -> dict[str, Measurement]:
+    """Both implementations on arrays like the given ones: {"mlx": ..., language: ...}.
 
-    Says so on standard error: compiling for it may take half a minute.
+    before_the_kernel: called with MLX's measurement before the kernel runs for the first time.
     """
-    key = operation.describe(arrays, settings)
-    print(f"kernels: measuring {key} (once on this machine)", file=sys.stderr, flush=True)
     example = operation.example(*arrays, **settings)
     cotangents = random_like(*_outputs(operation, "mlx", example, settings))  # whose shapes are all that is used
     mx.eval(example, cotangents)
     composed, custom = (
-        _forward_backward(operation, which, example, cotangents, settings) for which in ("mlx", language)
+        forward_backward(operation, which, example, cotangents, settings) for which in ("mlx", language)
     )
-    measured = {"mlx": _measure(composed), language: Measurement(failure="the process did not survive it")}
-    _remember(key, Choice("mlx", measured))  # a fault on the GPU may end the process; the next one then knows
-    try:
-        measured[language] = _measure(custom)
-        if all(measurement.failure is None for measurement in measured.values()):
-            exact = _in_float32(operation, example, cotangents, settings)
-            measured[language] = _checked(measured[language], custom, composed, exact)
-    except BaseException:  # somebody stopped us
-        forget([key])
-        raise
-    choice = Choice(_better(measured, language), measured)
-    if failure := measured[language].failure:
-        warnings.warn(f"kernels: {operation.name} on {language}: {failure}; MLX is used", KernelWarning, 2)
-    _remember(key, choice)
-    return choice
+    mlx = _measure(composed)
+    before_the_kernel(mlx)
+    kernel = _measure(custom)
+    if mlx.failure is None and kernel.failure is None:
+        kernel = _checked(kernel, custom, composed, _in_float32(operation, example, cotangents, settings))
+    return {"mlx": mlx, language: kernel}
 
 
-def choices() -> dict[str, Choice]:
-    """Everything remembered for this device, MLX and these kernels: shape -> choice."""
-    return dict(_known())
-
-
-def forget(shapes: Iterable[str]) -> None:
-    """Forget the choices for these shapes, as `choices` names them, on this device with this MLX and these kernels."""
-    content = _read()
-    for key in shapes:
-        _known().pop(key, None)
-        content.get(_machine(), {}).pop(key, None)
-    _write(content)
-
-
-def _better(measured: dict[str, Measurement], language: str) -> str:
+def better(measured: dict[str, Measurement], language: str) -> str:
+    """The faster one; of two within 5% of each other the one that needs less memory; never one that failed."""
     mlx, custom = measured["mlx"], measured[language]
     if custom.failure or custom.milliseconds is None:
         return "mlx"
@@ -127,13 +73,13 @@ def _better(measured: dict[str, Measurement], language: str) -> str:
     return language if custom.milliseconds < mlx.milliseconds else "mlx"
 
 
-def _outputs(operation: Operation, chosen: Any, arrays: Iterable[mx.array], settings: dict) -> list[mx.array]:
+def _outputs(operation: Alternatives, chosen: Any, arrays: Iterable[mx.array], settings: dict) -> list[mx.array]:
     out = operation.run(chosen, tuple(arrays), settings)
     return list(out) if isinstance(out, tuple) else [out]
 
 
-def _forward_backward(
-    operation: Operation,
+def forward_backward(
+    operation: Alternatives,
     chosen: Any,
     example: tuple[mx.array, ...],
     cotangents: tuple[mx.array, ...],
@@ -168,12 +114,12 @@ def _measure(call: Callable[[], list[mx.array]]) -> Measurement:
         peak = (mx.get_peak_memory() - before) / 2**20
         calls = max(1, min(10, round(0.01 / seconds)))  # at once, so that waiting for the GPU weighs little
         spent = 0.0
-        while spent < _SECONDS:
+        while spent < SECONDS:
             took = _seconds(call, calls)
             spent += took
             seconds = min(seconds, took / calls)
     except (RuntimeError, ValueError) as error:  # a kernel that does not compile or take these shapes; no memory left
-        return Measurement(failure=_one_line(error))
+        return Measurement(failure=one_line(str(error), _LONGEST))
     finally:
         mx.clear_cache()
     return Measurement(1000 * seconds, peak)
@@ -186,7 +132,7 @@ def _seconds(call: Callable[[], list[mx.array]], calls: int) -> float:
 
 
 def _in_float32(
-    operation: Operation, example: tuple[mx.array, ...], cotangents: tuple[mx.array, ...], settings: dict
+    operation: Alternatives, example: tuple[mx.array, ...], cotangents: tuple[mx.array, ...], settings: dict
 ) -> Callable[[], list[mx.array]]:
     """Composed MLX on the same values with every float widened."""
     wide_example, wide_cotangents = (
@@ -194,7 +140,7 @@ def _in_float32(
         for arrays in (example, cotangents)
     )
     precision = {"dtype": mx.float32} if "dtype" in settings else {}
-    return _forward_backward(operation, "mlx", wide_example, wide_cotangents, settings | precision)
+    return forward_backward(operation, "mlx", wide_example, wide_cotangents, settings | precision)
 
 
 def _checked(
@@ -211,7 +157,7 @@ def _checked(
             error = _relative_error(ours, right) / allowed
             worst = max(worst, error if error == error else float("inf"))
     except (RuntimeError, ValueError) as error:
-        return replace(measured, failure=f"it could not be checked: {_one_line(error)}")
+        return replace(measured, failure=f"it could not be checked: {one_line(str(error), _LONGEST)}")
     return replace(measured, error=worst, failure=None if worst <= 1 else "its results are wrong")
 
 
@@ -220,57 +166,3 @@ def _relative_error(x: mx.array, right: mx.array) -> float:
         return float("inf")
     difference, size = (float(mx.linalg.norm(y).item()) for y in (x.astype(mx.float32) - right, right))  # type: ignore[arg-type]
     return difference / size if size else difference and float("inf")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
-
-
-@lru_cache
-def _machine() -> str:
-    """What a choice holds for: the device, MLX's version and the kernels' sources."""
-    digest = hashlib.sha256()
-    for path in sorted(kernel_folder().iterdir()):
-        if path.suffix in (".metal", ".h", ".yaml"):
-            digest.update(path.name.encode() + path.read_bytes())
-    return f"{device.device_name()}, mlx {version('mlx')}, kernels {digest.hexdigest()[:12]}"
-
-
-def _file() -> Path:
-    return cache_dir() / "kernel_choices.json"
-
-
-@lru_cache
-def _known() -> dict[str, Choice]:
-    """This process's copy of what is remembered for this machine."""
-    known = {}
-    with suppress(AttributeError, KeyError, TypeError):  # not ours
-        for key, entry in _read().get(_machine(), {}).items():
-            measured = {name: Measurement(**values) for name, values in entry["measured"].items()}
-            known[key] = Choice(entry["chosen"], measured)
-    return known
-
-
-def _remember(key: str, choice: Choice) -> None:
-    _known()[key] = choice
-    entries = {key: asdict(choice) for key, choice in _known().items()}
-    others = _read()
-    _write(others | {_machine(): others.get(_machine(), {}) | entries})
-
-
-def _write(content: dict[str, Any]) -> None:
-    """Replaces the file, atomically; where nothing can be written, nothing is."""
-    with suppress(OSError):
-        file = _file()
-        file.parent.mkdir(parents=True, exist_ok=True)
-        new = file.with_suffix(f".{os.getpid()}")
-        new.write_text(json.dumps(content, indent=2) + "\n")
-        new.replace(file)
-
-
-def _read() -> dict[str, Any]:
-    try:
-        content = json.loads(_file().read_text())
-    except (OSError, ValueError):  # not there, or not ours
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import mlx.core as mx
 import numpy as np
 
 from mlx_autoresearch.errors import UserError
@@ -19,6 +20,7 @@ from mlx_autoresearch.simulator.arrays import round_to_bfloat16, widen_bfloat16
 from mlx_autoresearch.simulator.signature import SMALL, Input
 
 from .description import Call, KernelFile, Sizes
+from .launch import run_on_gpu
 
 SEEDS = (0, 1, 2)  # ascending, descending, random
 EXHAUSTIVE_CASES = 80
@@ -54,8 +56,6 @@ class KernelReport:
 
 def _as_given(dtype: str, array: np.ndarray) -> tuple[Any, np.ndarray]:
     """The input as an mx array of its dtype, and the same values in float64 (or as integers)."""
-    import mlx.core as mx
-
     if dtype == "bfloat16":
         bits = round_to_bfloat16(array)
         return mx.array(bits).view(mx.bfloat16), widen_bfloat16(bits).astype(np.float64)
@@ -64,8 +64,6 @@ def _as_given(dtype: str, array: np.ndarray) -> tuple[Any, np.ndarray]:
 
 
 def _as_float64(output: Any) -> np.ndarray:
-    import mlx.core as mx
-
     return np.array(output.astype(mx.float32) if output.dtype == mx.bfloat16 else output).astype(np.float64)
 
 
@@ -208,10 +206,6 @@ def verify_on_gpu(file: KernelFile, language: Literal["metal", "cuda"], shapes: 
 
     Raises UserError where there is no such GPU.
     """
-    import mlx.core as mx
-
-    from .launch import run_on_gpu
-
     require_gpu(language)
     report = KernelReport(file.name, [])
     for sizes in shapes or file.description.cases:

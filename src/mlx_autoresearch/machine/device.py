@@ -53,7 +53,7 @@ class MemoryLimits:
 
 def is_gpu() -> bool:
     """Whether MLX computes on a GPU by default."""
-    return mx.default_device() == mx.Device(mx.gpu)
+    return mx.default_device().type == mx.gpu
 
 
 def device_name() -> str:

@@ -15,9 +15,11 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_autoresearch.kernels.operation import Implementation, Language, Operation, random_like
+from mlx_autoresearch.machine.device import is_gpu
 
 from . import fastmath
 from .autodiff import with_vjp
+from .shapes import check_attention
 
 _BLOCK = 128  # queries a block on the CPU: skips most of the causal triangle, keeps matrix products large
 _MASKED = -1e30  # finite, so that no row can turn into NaN
@@ -38,7 +40,7 @@ def attention(
     Returns (B, T, H, D) in q's dtype; scores are summed in float32.
     implementation: see `kernels.operation`. Raises ValueError when shapes or dtypes do not fit, or it cannot run here.
     """
-    check("attention", q, k, v, window)
+    check_attention("attention", q, k, v, window)
     return _OPERATION(q, k, v, implementation=implementation, window=window)
 
 
@@ -46,7 +48,7 @@ def composed(q: mx.array, k: mx.array, v: mx.array, window: int | None) -> mx.ar
     """`attention` in plain MLX, by the formulation that suits the default device and the window."""
     T = q.shape[1]
     window = T if window is None else window
-    if mx.default_device() == mx.Device(mx.cpu):
+    if not is_gpu():
         return _blocked(q, k, v, min(window, T))
     if window >= T - 1:
         return _fused(q, k, v, "causal")
@@ -61,30 +63,7 @@ def _custom(q: mx.array, k: mx.array, v: mx.array, *, window: int | None, langua
     return flash_attention(q, k, v, window, implementation=language)[0]
 
 
-_OPERATION = Operation(
-    "attention",
-    composed,
-    _custom,
-    differentiable=(0, 1, 2),
-    example=random_like,
-)
-
-
-def check(operation: str, q: mx.array, k: mx.array, v: mx.array, window: int | None) -> None:
-    """Raises ValueError, in the name of `operation`, when shapes, dtypes or the window do not fit attention."""
-    if q.ndim != 4 or k.ndim != 4 or v.shape != k.shape:
-        raise ValueError(
-            f"[{operation}] expected q (B, T, H, D) and k, v (B, T, H_kv, D), got {q.shape}, {k.shape}, {v.shape}"
-        )
-    B, T, H, D = q.shape
-    if k.shape[:2] != (B, T) or k.shape[3] != D:
-        raise ValueError(f"[{operation}] q and k must agree in B, T and D, got {q.shape} and {k.shape}")
-    if H % k.shape[2]:
-        raise ValueError(f"[{operation}] query heads must be a multiple of key heads, got {H} and {k.shape[2]}")
-    if not q.dtype == k.dtype == v.dtype:
-        raise ValueError(f"[{operation}] q, k and v must share a dtype, got {q.dtype}, {k.dtype}, {v.dtype}")
-    if window is not None and window < 0:
-        raise ValueError(f"[{operation}] window must be at least 0 or None, got {window}")
+_OPERATION = Operation("attention", composed, _custom, differentiable=(0, 1, 2), example=random_like)
 
 
 @lru_cache(maxsize=32)

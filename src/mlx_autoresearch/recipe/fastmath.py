@@ -11,20 +11,20 @@ from functools import lru_cache
 
 import mlx.core as mx
 
+from mlx_autoresearch.machine.device import cpu_compiler_available, is_gpu
+
 from .autodiff import with_vjp
 
 
 def float32_on_cpu(x: mx.array) -> bool:
     """Whether operations on x run on MLX's CPU backend in the precision it is fast in."""
-    return x.dtype == mx.float32 and mx.default_device() == mx.Device(mx.cpu)
+    return x.dtype == mx.float32 and not is_gpu()
 
 
 @lru_cache
 def use_polynomials() -> bool:
     """Whether chains of arithmetic are compiled to loops on this machine's default device."""
-    from mlx_autoresearch.machine.device import cpu_compiler_available
-
-    return mx.default_device() == mx.Device(mx.cpu) and cpu_compiler_available()
+    return not is_gpu() and cpu_compiler_available()
 
 
 def exp(x: mx.array) -> mx.array:

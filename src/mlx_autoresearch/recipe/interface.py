@@ -13,7 +13,8 @@ from mlx_autoresearch.config.settings import Config
 
 from . import schedule, step
 from .model import GPT
-from .optimizer import MuonAdamW, MuonGroup, newton_schulz
+from .muon import newton_schulz
+from .optimizer import MuonAdamW, MuonGroup
 from .settings import recipe_settings
 
 Step = Callable[[Iterator[tuple[mx.array, mx.array]]], mx.array]

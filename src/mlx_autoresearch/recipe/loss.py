@@ -13,6 +13,7 @@ from functools import lru_cache
 import mlx.core as mx
 
 from mlx_autoresearch.kernels.operation import Implementation, Language, Operation
+from mlx_autoresearch.machine.device import is_gpu
 
 from . import fastmath
 from .autodiff import with_vjp
@@ -20,7 +21,7 @@ from .autodiff import with_vjp
 
 def _chunk_elements() -> int:
     """Logits a chunk: 32 MiB of float32 on a CPU; a GPU needs larger products to be busy, 256 MiB of bfloat16."""
-    return 2**23 if mx.default_device() == mx.Device(mx.cpu) else 2**27
+    return 2**27 if is_gpu() else 2**23
 
 
 def linear_cross_entropy(

@@ -13,7 +13,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from mlx_autoresearch.config.gpt import GPTConfig
-from mlx_autoresearch.kernels.operation import Implementation
+from mlx_autoresearch.kernels.operation import Implementation, measuring
 
 from . import fastmath
 from .attention import attention
@@ -212,15 +212,19 @@ class GPT(nn.Module):
         return self.logits(self.hidden(idx))
 
     def loss(self, idx: mx.array, targets: mx.array) -> mx.array:
-        """Mean cross-entropy in nats, a float32 scalar, for ids and targets (B, T); targets of -1 are left out."""
-        x = self.hidden(idx)
-        return linear_cross_entropy(
-            x.reshape(-1, x.shape[-1]),
-            self.lm_head.weight,
-            targets.reshape(-1),
-            self.config.softcap,
-            implementation=self.kernels,
-        )
+        """Mean cross-entropy in nats, a float32 scalar, for ids and targets (B, T); targets of -1 are left out.
+
+        With kernels "auto", shapes that were never measured on this machine are measured: this is what training calls.
+        """
+        with measuring():
+            x = self.hidden(idx)
+            return linear_cross_entropy(
+                x.reshape(-1, x.shape[-1]),
+                self.lm_head.weight,
+                targets.reshape(-1),
+                self.config.softcap,
+                implementation=self.kernels,
+            )
 
     def parameter_counts(self) -> dict[str, int]:
         """Parameters by role, under the reference's names."""

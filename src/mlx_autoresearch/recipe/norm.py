@@ -8,6 +8,7 @@ from mlx_autoresearch.kernels.operation import Implementation, Language, Operati
 
 from . import fastmath
 from .autodiff import with_vjp
+from .shapes import check_residual
 
 EPS = 1.1920929e-07  # float32 machine epsilon, what torch.rms_norm adds when given none
 
@@ -20,34 +21,23 @@ def norm(x: mx.array) -> mx.array:
 def residual_norm(x: mx.array, y: mx.array, *, implementation: Implementation = "auto") -> tuple[mx.array, mx.array]:
     """s = x + y and norm(s): a residual stream that takes what a block adds, and what the next block sees of it.
 
-    x, y: (B, T, C) of one dtype, the results' too. implementation: see `kernels.operation`. Raises ValueError when
+    x, y: (..., C) of one dtype, the results' too. implementation: see `kernels.operation`. Raises ValueError when
     shapes or dtypes differ, or it cannot run here.
     """
-    _check("residual_norm", x, y)
+    check_residual("residual_norm", x, y)
     return _RESIDUAL_NORM(x, y, implementation=implementation)
 
 
 def mixed_norm(
     x: mx.array, y: mx.array, a: mx.array, b: mx.array, *, implementation: Implementation = "auto"
 ) -> tuple[mx.array, mx.array]:
-    """s = a x + b y and norm(s), for learnt scalars a and b of shape (1,) in the dtype of x and y, (B, T, C).
+    """s = a x + b y and norm(s), for learnt scalars a and b of shape (1,) in the dtype of x and y, (..., C).
 
     Differentiable in all four. implementation: see `kernels.operation`. Raises ValueError when shapes or dtypes do not
     fit, or it cannot run here.
     """
-    _check("mixed_norm", x, y)
-    for scalar in (a, b):
-        if scalar.shape != (1,) or scalar.dtype != x.dtype:
-            raise ValueError(f"[mixed_norm] a and b must be (1,) of {x.dtype}, got {scalar.shape} of {scalar.dtype}")
+    check_residual("mixed_norm", x, y, a, b)
     return _MIXED_NORM(x, y, a, b, implementation=implementation)
-
-
-def _check(operation: str, x: mx.array, y: mx.array) -> None:
-    if x.ndim != 3 or x.shape != y.shape or x.dtype != y.dtype:
-        raise ValueError(
-            f"[{operation}] expected x and y (B, T, C) of one dtype, "
-            f"got {x.shape} of {x.dtype} and {y.shape} of {y.dtype}"
-        )
 
 
 def _composed_residual_norm(x: mx.array, y: mx.array) -> tuple[mx.array, mx.array]:

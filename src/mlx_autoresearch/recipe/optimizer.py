@@ -1,8 +1,6 @@
-"""MuonAdamW: Muon for the matrices inside the blocks, AdamW for embeddings, head and scalars.
+"""MuonAdamW: Muon (muon.py) for the matrices inside the blocks, AdamW for embeddings, head and scalars.
 
-Pure update functions and a thin class round them. Muon is the reference's: Nesterov momentum, Polar Express
-orthogonalisation (Amsel et al., arXiv:2505.16932), NorMuon's variance reduction (Li et al., arXiv:2510.05491) and
-cautious weight decay (Liang et al., arXiv:2411.16085).
+Pure update functions and a thin class round them.
 """
 
 from __future__ import annotations
@@ -16,16 +14,11 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_map_with_path
 
 from mlx_autoresearch.config.settings import OptimizerConfig
-from mlx_autoresearch.kernels.operation import Implementation, Language, Operation, random_like
+from mlx_autoresearch.kernels.operation import Implementation, measuring
+from mlx_autoresearch.machine.device import default_compute_dtype
 
-# (a, b, c) of X <- aX + (bA + cA²)X with A = XXᵀ, for 5 iterations with a safety factor of 2e-2.
-POLAR_EXPRESS = (
-    (8.156554524902461, -22.48329292557795, 15.878769915207462),
-    (4.042929935166739, -2.808917465908714, 0.5000178451051316),
-    (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
-    (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
-    (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
-)
+from .muon import muon_update
+
 _DEFAULTS = OptimizerConfig()
 
 
@@ -79,84 +72,6 @@ def adamw_update(
     return p, exp_avg, exp_avg_sq
 
 
-def newton_schulz(
-    g: mx.array, steps: int = 5, dtype: mx.Dtype = mx.float32, *, implementation: Implementation = "auto"
-) -> mx.array:
-    """Orthogonalise each matrix of (K, m, n): U Vᵀ of its singular value decomposition, approximately.
-
-    The Frobenius norm is taken in float32; the products run in `dtype`, which is also the result's. implementation:
-    see `kernels.operation`. Raises ValueError when it cannot run here.
-    """
-    return _NEWTON_SCHULZ(g, implementation=implementation, steps=steps, dtype=dtype)
-
-
-def _composed_newton_schulz(g: mx.array, *, steps: int, dtype: mx.Dtype) -> mx.array:
-    x = g.astype(mx.float32)
-    frobenius = mx.sqrt(mx.square(x).sum(axis=(-2, -1), keepdims=True))
-    x = (x / (frobenius * 1.02 + 1e-6)).astype(dtype)
-    tall = x.shape[-2] > x.shape[-1]
-    for a, b, c in POLAR_EXPRESS[:steps]:
-        xt = x.swapaxes(-2, -1)
-        A = xt @ x if tall else x @ xt  # the smaller Gram matrix
-        B = b * A + c * (A @ A)
-        x = a * x + (x @ B if tall else B @ x)
-    return x
-
-
-def _custom_newton_schulz(g: mx.array, *, steps: int, dtype: mx.Dtype, language: Language) -> mx.array:
-    from .kernels.newton_schulz import newton_schulz
-
-    return newton_schulz(g, steps, dtype, implementation=language)
-
-
-_NEWTON_SCHULZ = Operation(
-    "newton_schulz",
-    _composed_newton_schulz,
-    _custom_newton_schulz,
-    differentiable=(),
-    example=random_like,
-)
-
-
-def muon_update(
-    p: mx.array,
-    g: mx.array,
-    momentum_buffer: mx.array,
-    second_moment: mx.array,
-    *,
-    lr: mx.array | float,
-    momentum: mx.array | float,
-    beta2: float,
-    weight_decay: mx.array | float,
-    ns_steps: int = 5,
-    ns_dtype: mx.Dtype = mx.float32,
-    implementation: Implementation = "auto",
-) -> tuple[mx.array, mx.array, mx.array]:
-    """One Muon step on a batch of matrices (K, m, n), in float32 but for the orthogonalisation.
-
-    second_moment: (K, m, 1) when m >= n, else (K, 1, n). Returns the new parameters, momentum and second moment.
-    """
-    m, n = p.shape[-2:]
-    g = g.astype(mx.float32)
-    momentum_buffer = momentum * momentum_buffer + (1 - momentum) * g
-    nesterov = momentum * momentum_buffer + (1 - momentum) * g
-    u = newton_schulz(nesterov, ns_steps, ns_dtype, implementation=implementation).astype(mx.float32)
-
-    # NorMuon: even out rows (or columns) by their running second moment, keeping the norm of the whole update.
-    axis, size = (-1, n) if m >= n else (-2, m)
-    v_mean = mx.square(u).mean(axis=axis, keepdims=True)
-    norm_before = mx.sqrt(v_mean.sum(axis=(-2, -1), keepdims=True) * size)
-    second_moment = beta2 * second_moment + (1 - beta2) * v_mean
-    scale = mx.rsqrt(mx.maximum(second_moment, 1e-10))
-    norm_after = mx.sqrt((v_mean * size * mx.square(scale)).sum(axis=(-2, -1), keepdims=True))
-    u = u * (scale * (norm_before / mx.maximum(norm_after, 1e-10)))
-
-    # Cautious weight decay: only where it points the same way as the update.
-    lr = lr * max(1.0, m / n) ** 0.5
-    decay = weight_decay * p * ((u * p) >= 0)
-    return p - lr * (u + decay), momentum_buffer, second_moment
-
-
 class MuonAdamW:
     """Updates the parameters of a model by groups, with the interface of `mlx.optimizers`.
 
@@ -175,7 +90,7 @@ class MuonAdamW:
         kernels: Implementation = "auto",
     ):
         if ns_dtype is None:
-            ns_dtype = mx.float32 if mx.default_device() == mx.Device(mx.cpu) else mx.bfloat16
+            ns_dtype = default_compute_dtype()
         self.groups = tuple(groups)
         self.ns_dtype = ns_dtype
         self.kernels: Implementation = kernels
@@ -243,11 +158,12 @@ class MuonAdamW:
         p: dict[str, mx.array] = dict(tree_flatten(parameters))  # type: ignore[arg-type]
         scalars = self.state["scalars"]
         scalars["step"] = scalars["step"] + 1
-        for group in self.groups:
-            if isinstance(group, AdamWGroup):
-                self._adamw(group, p, g)
-            else:
-                self._muon(group, p, g)
+        with measuring():  # with kernels "auto", shapes that were never measured on this machine are
+            for group in self.groups:
+                if isinstance(group, AdamWGroup):
+                    self._adamw(group, p, g)
+                else:
+                    self._muon(group, p, g)
         return tree_map_with_path(lambda name, _: p[name], parameters)
 
     def _adamw(self, group: AdamWGroup, p: dict[str, mx.array], g: dict[str, mx.array]) -> None:

@@ -11,11 +11,12 @@ from mlx_autoresearch.kernels.operation import Implementation, Language, Operati
 
 from . import fastmath
 from .autodiff import with_vjp
+from .frequencies import BASE, frequencies
 from .norm import norm
 
 
 def rope(x: mx.array, *, implementation: Implementation = "auto") -> mx.array:
-    """Rotary embedding of (B, T, H, D): pairs (j, j + D/2), positions 0 ... T-1 in every row and head, base 10000.
+    """Rotary embedding of (B, T, H, D): pairs (j, j + D/2), positions 0 ... T-1 in every row and head.
 
     Su et al., arXiv:2104.09864. implementation: see `kernels.operation`. Raises ValueError when it cannot run here.
     """
@@ -31,7 +32,7 @@ def _composed_rope(x: mx.array) -> mx.array:
     # The reference turns by minus the position, hence the scale of -1.
     if fastmath.float32_on_cpu(x):  # where MLX composes it, with twice the passes over memory
         return _rope(x)
-    y = mx.fast.rope(x.transpose(0, 2, 1, 3), x.shape[-1], traditional=False, base=10000.0, scale=-1.0, offset=0)
+    y = mx.fast.rope(x.transpose(0, 2, 1, 3), x.shape[-1], traditional=False, base=BASE, scale=-1.0, offset=0)
     return y.transpose(0, 2, 1, 3)
 
 
@@ -74,7 +75,7 @@ def _turn(x: mx.array, direction: float) -> mx.array:
 @lru_cache(maxsize=16)
 def _tables(T: int, D: int, direction: float) -> tuple[mx.array, mx.array]:
     """cos and signed sin, (T, 1, D) float32, from angles in float64."""
-    angle = np.arange(T)[:, None] * 10000.0 ** (-np.arange(0, D, 2) / D)
+    angle = np.arange(T)[:, None] * frequencies(D)
     cos, sin = np.cos(angle), direction * np.sin(angle)
     tables = (np.concatenate([cos, cos], axis=1), np.concatenate([-sin, sin], axis=1))
     return tuple(mx.array(t[:, None, :].astype(np.float32)) for t in tables)  # type: ignore[return-value]

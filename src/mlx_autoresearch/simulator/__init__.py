@@ -5,8 +5,8 @@
 
 from .compilers import Compiler, find_compiler
 from .findings import Finding, KernelFault
-from .kernel import Kernel, metal_kernel
-from .launch import Simulation, UncheckedWarning, run, simulate
+from .kernel import Kernel
+from .launch import Simulation, UncheckedWarning, metal_kernel, run, simulate
 from .lint import LintResult, lint
 
 __all__ = [

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from mlx_autoresearch.errors import UserError
 
@@ -48,26 +47,3 @@ class Kernel:
         """Every file that a finding can name: those that #line directives name too."""
         included = re.findall(r'^#line \d+ "([^"]+)"$', self.header + "\n" + self.source, re.M)
         return {self.source_file, self.header_file, *included}
-
-    def __call__(self, **call: Any) -> list[Any]:
-        """Calls `simulate` with the keyword arguments of a `mx.fast.metal_kernel` object's call."""
-        from .launch import simulate
-
-        return simulate(self, **call)
-
-
-def metal_kernel(
-    name: str,
-    input_names: Sequence[str],
-    output_names: Sequence[str],
-    source: str,
-    header: str = "",
-    ensure_row_contiguous: bool = True,
-    atomic_outputs: bool = False,
-    compile_options: Any = None,
-) -> Kernel:
-    """`mx.fast.metal_kernel` for machines without Metal: the same arguments, and an object that is called the same way.
-
-    `compile_options` (the math mode) makes no difference here: the simulator computes in IEEE float32.
-    """
-    return Kernel(name, input_names, output_names, source, header, ensure_row_contiguous, atomic_outputs)

@@ -1,4 +1,4 @@
-"""`simulate`: one launch of a kernel, from arrays to arrays or findings."""
+"""One launch of a kernel, from arrays to arrays or findings: `simulate`, and `metal_kernel` as MLX spells it."""
 
 from __future__ import annotations
 
@@ -66,6 +66,31 @@ def simulate(kernel: Kernel, inputs: Sequence[Any], **call: Any) -> list[Any]:
     if simulation.unchecked:
         warnings.warn(f"simulator: not checked: {'; '.join(simulation.unchecked)}", UncheckedWarning, stacklevel=2)
     return simulation.outputs
+
+
+class CallableKernel(Kernel):
+    """A kernel that is launched by calling it, as the objects of `mx.fast.metal_kernel` are."""
+
+    def __call__(self, **call: Any) -> list[Any]:
+        """`simulate` with the keyword arguments of a `mx.fast.metal_kernel` object's call."""
+        return simulate(self, **call)
+
+
+def metal_kernel(
+    name: str,
+    input_names: Sequence[str],
+    output_names: Sequence[str],
+    source: str,
+    header: str = "",
+    ensure_row_contiguous: bool = True,
+    atomic_outputs: bool = False,
+    compile_options: Any = None,
+) -> CallableKernel:
+    """`mx.fast.metal_kernel` for machines without Metal: the same arguments, and an object that is called the same way.
+
+    `compile_options` (the math mode) makes no difference here: the simulator computes in IEEE float32.
+    """
+    return CallableKernel(name, input_names, output_names, source, header, ensure_row_contiguous, atomic_outputs)
 
 
 def run(

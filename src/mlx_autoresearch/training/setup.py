@@ -11,7 +11,7 @@ from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.data.packing import PackedBatches
 from mlx_autoresearch.data.prepared import PreparedData
 from mlx_autoresearch.errors import OutOfMemory, UserError
-from mlx_autoresearch.kernels.operation import UnfitKernel, recording
+from mlx_autoresearch.kernels.operation import UnfitKernel, measuring, recording
 from mlx_autoresearch.machine import device
 from mlx_autoresearch.recipe import interface
 from mlx_autoresearch.recipe.interface import GPT, MuonAdamW, Step
@@ -86,7 +86,7 @@ def choose_kernels(model: GPT, optimizer: MuonAdamW, config: Config) -> dict[str
     Raises UserError when the kernels do not take the model's shapes.
     """
     try:
-        with recording() as used:
+        with recording() as used, measuring():
             interface.trace_step(model, optimizer, config)
     except UnfitKernel as error:
         raise UserError(f"kernels: {config.kernels}: {error}; kernels: auto chooses what fits") from None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.errors import UserError
-from mlx_autoresearch.kernels import tuning
+from mlx_autoresearch.kernels import choice
+from mlx_autoresearch.kernels.tuning import Measurement
 from mlx_autoresearch.machine import device
 from mlx_autoresearch.recipe.settings import recipe_settings
 
 
-def tune(config: Config, *, again: bool) -> dict[str, tuning.Choice]:
+def tune(config: Config, *, again: bool) -> dict[str, choice.Choice]:
     """The choice for every operation of a training step: measured where it is not known, or `again` for all of them.
 
     Raises UserError where there is no GPU, and for settings that the recipe refuses.
@@ -26,23 +27,23 @@ def tune(config: Config, *, again: bool) -> dict[str, tuning.Choice]:
     optimizer = make_optimizer(model, config)
     shapes = choose_kernels(model, optimizer, config)
     if again:
-        tuning.forget(shapes)
+        choice.forget(shapes)
     model.kernels = optimizer.kernels = "auto"
     choose_kernels(model, optimizer, config)
-    known = tuning.choices()
+    known = choice.choices()
     return {shape: known[shape] for shape in shapes}
 
 
-def choices_text(choices: dict[str, tuning.Choice]) -> str:
+def choices_text(choices: dict[str, choice.Choice]) -> str:
     """Both sides of every choice: milliseconds and peak memory of forward and backward, and the kernel's error."""
     lines = [f"forward and backward on {device.device_name()}; the kernel's error is in units of what is allowed"]
-    for what, choice in choices.items():
-        sides = [f"{name} {_side(measured)}" for name, measured in choice.measured.items()]
-        lines += [what, f"    {'; '.join(sides)}  -> {choice.chosen}"]
+    for what, made in choices.items():
+        sides = [f"{name} {_side(measured)}" for name, measured in made.measured.items()]
+        lines += [what, f"    {'; '.join(sides)}  -> {made.chosen}"]
     return "\n".join(lines)
 
 
-def _side(measured: tuning.Measurement) -> str:
+def _side(measured: Measurement) -> str:
     parts = []
     if measured.milliseconds is not None:
         parts.append(f"{measured.milliseconds:.3f} ms, {measured.peak_mb:,.0f} MiB")

@@ -17,7 +17,7 @@ from mlx_autoresearch.recipe.optimizer import MuonAdamW
 from mlx_autoresearch.recipe.step import make_step
 from mlx_autoresearch.training.setup import choose_kernels, make_model
 
-STEPS = 50
+STEPS = 20  # by then the loss is near its floor, ln 3, and rounding has done its worst
 
 
 def configuration(kernels: str, dtype: str) -> Config:
@@ -56,7 +56,7 @@ def test_the_loss_curve_is_that_of_composed_mlx(implementation, monkeypatch: pyt
     monkeypatch.setattr(launch, "run", partial(launch.run, checked=False))
     exact, composed, custom = losses("mlx", "float32"), losses("mlx", "bfloat16"), losses("custom", "bfloat16")
     budget = 2 * np.maximum.accumulate(np.abs(composed - exact)) + 2e-3
-    assert exact[-5:].mean() < 0.8 * exact[0]  # it does learn
+    assert exact[-5:].mean() < 0.4 * exact[0]  # it does learn
     assert (np.abs(custom - exact) <= budget).all()
 
 

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.simulator.build import SHIM
 from mlx_autoresearch.simulator.kernel import Kernel
 from mlx_autoresearch.simulator.signature import ATTRIBUTES
 from mlx_autoresearch.simulator.translation import blank_comments, check_dialect, place, replace_declarations
@@ -47,6 +48,7 @@ _VALUES = {
 _ADDRESS_SPACE = re.compile(r'(?P<string>"(?:\\.|[^"\\\n])*")|\b(?:device|constant|threadgroup|thread)\b[ \t]?')
 # `constant float table[2] = {...};` outside the kernel, but not `constant float* p`.
 _CONSTANT_TABLE = re.compile(r"\bconstant\b(?=[^;,(){}*&=]*=)")
+_INCLUDE = re.compile(r'^#include "(?P<name>[\w.]+)"$', re.M)
 _METAL_INCLUDE = re.compile(r"^[ \t]*#[ \t]*include[ \t]*<metal_\w+>[ \t]*$", re.M)
 _UNSUPPORTED = {
     r"\batomic(?:_\w+)?\b": "atomics",
@@ -59,8 +61,18 @@ _UNSUPPORTED = {
 
 @cache
 def _shim() -> str:
-    folder = Path(__file__).parent / "shim"
-    return "".join(f'#line 1 "{name}"\n{(folder / name).read_text(encoding="utf-8")}' for name in _HEADERS)
+    """The headers as one text: what they include, the simulator's lists and functions, stands in its place."""
+    return "".join(_spliced(Path(__file__).parent / "shim" / name) for name in _HEADERS)
+
+
+def _spliced(path: Path) -> str:
+    text = path.read_text(encoding="utf-8")
+
+    def included(match: re.Match[str]) -> str:
+        next_line = text.count("\n", 0, match.end()) + 2
+        return f'{_spliced(SHIM / match["name"])}#line {next_line} "{path.name}"'
+
+    return f'#line 1 "{path.name}"\n{_INCLUDE.sub(included, text)}'
 
 
 def _check(kernel: Kernel, header: str, body: str) -> None:

@@ -9,11 +9,13 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlx_autoresearch.kernels.launch import FLOATS, launch
+from mlx_autoresearch.kernels.launch import launch
 from mlx_autoresearch.kernels.operation import Language
 from mlx_autoresearch.simulator.arrays import dtype_name
+from mlx_autoresearch.simulator.signature import SMALL
 
 from ..autodiff import with_vjp
+from ..shapes import check_float
 
 
 def softcapped_cross_entropy(
@@ -55,8 +57,7 @@ def _check(operation: str, logits: mx.array, targets: mx.array, softcap: float |
             f"[{operation}] expected logits (N, V), neither of them 0, and targets (N,), "
             f"got {logits.shape} and {targets.shape}"
         )
-    if logits.dtype not in FLOATS:
-        raise ValueError(f"[{operation}] expected logits of float32, float16 or bfloat16, got {logits.dtype}")
+    check_float(operation, logits.dtype, "logits")
     if not mx.issubdtype(targets.dtype, mx.integer):
         raise ValueError(f"[{operation}] expected targets of integers, got {targets.dtype}")
     if softcap is not None and not 0 < softcap < math.inf:
@@ -86,7 +87,7 @@ def _rows(
 ) -> Sequence[mx.array]:
     """One launch of a kernel over the rows of (N, V)."""
     N, V = inputs["logits"].shape
-    least = -(-8 // V)  # rows for 8 logits: MLX passes fewer in `constant` memory, which kernels do not take
+    least = -(-SMALL // V)  # rows for SMALL logits: MLX passes fewer in `constant` memory, which kernels do not take
     if least > N:
         inputs = {key: mx.pad(x, [(0, least - N)] + [(0, 0)] * (x.ndim - 1)) for key, x in inputs.items()}
     sizes: dict[str, Any] = {

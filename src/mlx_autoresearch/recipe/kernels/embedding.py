@@ -9,11 +9,13 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlx_autoresearch.kernels.launch import FLOATS, launch
+from mlx_autoresearch.kernels.launch import launch
 from mlx_autoresearch.kernels.operation import Language
 from mlx_autoresearch.simulator.arrays import dtype_name
+from mlx_autoresearch.simulator.signature import SMALL
 
 from ..autodiff import with_vjp
+from ..shapes import check_float
 
 
 def embedding(ids: mx.array, weight: mx.array, dtype: mx.Dtype, *, implementation: Language) -> mx.array:
@@ -27,10 +29,11 @@ def embedding(ids: mx.array, weight: mx.array, dtype: mx.Dtype, *, implementatio
         raise ValueError(f"[embedding] expected weight (V, C) in float32, got {weight.shape} of {weight.dtype}")
     if ids.ndim == 0 or not mx.issubdtype(ids.dtype, mx.integer):
         raise ValueError(f"[embedding] expected ids (...,) of integers, got {ids.shape} of {ids.dtype}")
-    if dtype not in FLOATS:
-        raise ValueError(f"[embedding] expected float32, float16 or bfloat16, got {dtype}")
-    if min(weight.size, ids.size * weight.shape[1]) < 8:
-        raise ValueError(f"[embedding] expected at least 8 elements, got ids {ids.shape} and weight {weight.shape}")
+    check_float("embedding", dtype)
+    if min(weight.size, ids.size * weight.shape[1]) < SMALL:
+        raise ValueError(
+            f"[embedding] expected at least {SMALL} elements, got ids {ids.shape} and weight {weight.shape}"
+        )
     rows = _function(dtype, implementation)(ids.reshape(-1).astype(mx.int32), weight)
     return rows.reshape(*ids.shape, weight.shape[1])
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlx_autoresearch.kernels.launch import FLOATS, launch
+from mlx_autoresearch.kernels.launch import launch
 from mlx_autoresearch.kernels.operation import Language
 from mlx_autoresearch.simulator.arrays import dtype_name
 
-from ..attention import check
 from ..autodiff import with_vjp
+from ..shapes import check_attention, check_float
 
 HEAD_DIMS = (32, 64, 96, 128)
 
@@ -30,11 +30,10 @@ def flash_attention(
     Raises ValueError when shapes, dtypes or the window do not fit.
     FlashAttention-2 (Dao, arXiv:2307.08691); custom_kernels/README.md has the mathematics.
     """
-    check("flash_attention", q, k, v, window)
+    check_attention("flash_attention", q, k, v, window)
     if q.shape[-1] not in HEAD_DIMS:
         raise ValueError(f"[flash_attention] expected head dim 32, 64, 96 or 128, got {q.shape[-1]}")
-    if q.dtype not in FLOATS:
-        raise ValueError(f"[flash_attention] expected float32, float16 or bfloat16, got {q.dtype}")
+    check_float("flash_attention", q.dtype)
     unlimited = window is None or window >= q.shape[1] - 1
     out, lse = _function(-1 if unlimited else window, implementation)(q, k, v)
     return out, lse

@@ -8,11 +8,13 @@ from functools import lru_cache
 
 import mlx.core as mx
 
-from mlx_autoresearch.kernels.launch import FLOATS, launch
+from mlx_autoresearch.kernels.launch import launch
 from mlx_autoresearch.kernels.operation import Language
 from mlx_autoresearch.simulator.arrays import dtype_name
+from mlx_autoresearch.simulator.signature import SMALL
 
 from ..autodiff import with_vjp
+from ..shapes import check_float, check_residual
 
 
 def residual_norm(x: mx.array, y: mx.array, *, implementation: Language) -> tuple[mx.array, mx.array]:
@@ -34,21 +36,16 @@ def mixed_norm(
 
     x, y: as for `residual_norm`. a, b: (1,) in their dtype. Raises ValueError when shapes or dtypes do not fit.
     """
-    _check("mixed_norm", x, y)
-    for scalar in (a, b):
-        if scalar.shape != (1,) or scalar.dtype != x.dtype:
-            raise ValueError(f"[mixed_norm] a and b must be (1,) of {x.dtype}, got {scalar.shape} of {scalar.dtype}")
+    _check("mixed_norm", x, y, a, b)
     s, n = _mixed_norm(implementation)(x, y, a, b)
     return s, n
 
 
-def _check(operation: str, x: mx.array, y: mx.array) -> None:
-    if x.shape != y.shape or x.dtype != y.dtype:
-        raise ValueError(f"[{operation}] x and y must agree, got {x.shape} of {x.dtype} and {y.shape} of {y.dtype}")
-    if x.dtype not in FLOATS:
-        raise ValueError(f"[{operation}] expected float32, float16 or bfloat16, got {x.dtype}")
-    if x.ndim == 0 or x.size < 8:
-        raise ValueError(f"[{operation}] expected (..., C) of at least 8 elements, got {x.shape}")
+def _check(operation: str, x: mx.array, y: mx.array, *gains: mx.array) -> None:
+    check_float(operation, x.dtype)
+    check_residual(operation, x, y, *gains)
+    if x.size < SMALL:
+        raise ValueError(f"[{operation}] expected (..., C) of at least {SMALL} elements, got {x.shape}")
 
 
 @lru_cache

@@ -9,13 +9,14 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from mlx_autoresearch.kernels.launch import FLOATS, launch
+from mlx_autoresearch.kernels.launch import launch
 from mlx_autoresearch.kernels.operation import Language
 from mlx_autoresearch.simulator.arrays import dtype_name
+from mlx_autoresearch.simulator.signature import SMALL
 
 from ..autodiff import with_vjp
-
-BASE = 10000.0
+from ..frequencies import frequencies
+from ..shapes import check_float
 
 
 def rope(x: mx.array, *, implementation: Language) -> mx.array:
@@ -42,8 +43,7 @@ def norm_rope(x: mx.array, *, implementation: Language) -> mx.array:
 def _check(operation: str, x: mx.array) -> None:
     if x.ndim != 4 or x.shape[-1] % 2 or 0 in x.shape:
         raise ValueError(f"[{operation}] expected (B, T, H, D) with D even and none of them 0, got {x.shape}")
-    if x.dtype not in FLOATS:
-        raise ValueError(f"[{operation}] expected float32, float16 or bfloat16, got {x.dtype}")
+    check_float(operation, x.dtype)
 
 
 @lru_cache
@@ -73,8 +73,8 @@ def _norm_rope(implementation: Language) -> Callable[[mx.array], mx.array]:
 def _rows(name: str, implementation: Language, direction: int, **inputs: mx.array) -> mx.array:
     """One launch of a kernel over the rows of (B, T, H, D)."""
     B, T, H, D = inputs["x"].shape
-    # Heads for 8 elements: MLX passes fewer in `constant` memory, which kernels do not take.
-    least = -(-8 // (B * T * D))
+    # Heads for SMALL elements: MLX passes fewer in `constant` memory, which kernels do not take.
+    least = -(-SMALL // (B * T * D))
     if least > H:
         inputs = {key: mx.pad(x, [(0, 0), (0, 0), (0, least - H), (0, 0)]) for key, x in inputs.items()}
     sizes: dict[str, Any] = {"B": B, "T": T, "H": max(H, least), "D": D, "dtype": dtype_name(inputs["x"].dtype)}
@@ -88,5 +88,5 @@ def _rows(name: str, implementation: Language, direction: int, **inputs: mx.arra
 @lru_cache
 def _frequencies(D: int, direction: int) -> mx.array:
     """What pair i turns from one position to the next, in turns / 2**64, modulo a turn: (D/2,) of uint64."""
-    turns = BASE ** (-2.0 * np.arange(D // 2) / D) / (2 * np.pi)  # float64: at position 65536 good to 1e-11 radians
+    turns = frequencies(D) / (2 * np.pi)  # float64: at position 65536 good to 1e-11 radians
     return mx.array((turns * 2.0**64).astype(np.uint64) * np.array(direction).astype(np.uint64))

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "image.h"
 #include "machine.h"
 #include "memory.h"
 #include "rendezvous.h"

@@ -26,9 +26,4 @@ void forget_threadgroup_memory();
 // One threadgroup begins: its arrays are not declared yet and hold garbage.
 void reset_threadgroup_memory(bool checked);
 
-// The memory image of the kernel's library, whose constants it may read.
-void set_kernel_image(const void* entry);
-bool in_kernel_image(const void* p);
-const void* relative_to_image(const void* p);
-
 }  // namespace sim

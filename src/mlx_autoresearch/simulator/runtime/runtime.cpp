@@ -1,6 +1,7 @@
 // The whole runtime as one translation unit, so that the compiler can inline an access from hook to shadow memory.
 #include "fibers.cpp"
 #include "hooks.cpp"
+#include "image.cpp"
 #include "memory.cpp"
 #include "rendezvous.cpp"
 #include "report.cpp"

@@ -9,8 +9,8 @@
 #include <thread>
 #include <sys/ucontext.h>
 
+#include "image.h"
 #include "machine.h"
-#include "memory.h"
 #include "report.h"
 
 namespace sim {

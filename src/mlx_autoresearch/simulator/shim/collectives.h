@@ -29,18 +29,12 @@ template <class P> inline MSL_UNCHECKED P& slot(unsigned char* slots, int lane) 
   return *reinterpret_cast<P*>(slots + lane * kSlotBytes);
 }
 
-#define MSL_OPERATOR(Name, value) \
-  struct Name {                   \
+// What each MSL_REDUCTION of functions.def combines two lanes' values to.
+#define MSL_REDUCTION(name, value)                                                 \
+  struct combine_##name {                                                          \
     template <class T> MSL_UNCHECKED static T apply(T a, T b) { return T(value); } \
   };
-MSL_OPERATOR(Sum, a + b)
-MSL_OPERATOR(Product, a * b)
-MSL_OPERATOR(Max, metal::max(a, b))
-MSL_OPERATOR(Min, metal::min(a, b))
-MSL_OPERATOR(And, a & b)
-MSL_OPERATOR(Or, a | b)
-MSL_OPERATOR(Xor, a ^ b)
-#undef MSL_OPERATOR
+#include "functions.def"
 
 // A tree over the active lanes, in the order of shuffles by 1, 2, 4, …
 template <class T, class Operator, int W> MSL_UNCHECKED void reduce(unsigned char* slots, msl_u32 active) {
@@ -60,7 +54,7 @@ template <class T, class Operator, int W> MSL_UNCHECKED void reduce(unsigned cha
 }
 
 template <class T, class Operator, bool inclusive> MSL_UNCHECKED void scan(unsigned char* slots, msl_u32 active) {
-  T total = T(is_same_v<Operator, Product> ? 1 : 0);
+  T total = T(is_same_v<Operator, combine_product> ? 1 : 0);
   for (int i = 0; i < kSimdWidth; i++) {
     if (!(active >> i & 1)) continue;
     T& value = slot<T>(slots, i);
@@ -128,14 +122,14 @@ inline int quad_shuffle_up(int lane, int n, int) { return up(lane, n); }
 inline int quad_shuffle_down(int lane, int n, int width) { return down(lane, n, width); }
 }  // namespace detail
 
-#define MSL_REDUCTION(name, Operator)                                                                          \
-  template <class T> MSL_OPERATION T simd_##name(T x, MSL_SITE) {                                              \
-    msl_collective(kSimdWidth, &x, sizeof x, 0, &detail::reduce<T, detail::Operator, kSimdWidth>, "simd_" #name, site); \
-    return x;                                                                                                  \
-  }                                                                                                            \
-  template <class T> MSL_OPERATION T quad_##name(T x, MSL_SITE) {                                              \
-    msl_collective(kQuadWidth, &x, sizeof x, 0, &detail::reduce<T, detail::Operator, kQuadWidth>, "quad_" #name, site); \
-    return x;                                                                                                  \
+#define MSL_REDUCTION(name, value)                                                                                            \
+  template <class T> MSL_OPERATION T simd_##name(T x, MSL_SITE) {                                                             \
+    msl_collective(kSimdWidth, &x, sizeof x, 0, &detail::reduce<T, detail::combine_##name, kSimdWidth>, "simd_" #name, site); \
+    return x;                                                                                                                 \
+  }                                                                                                                           \
+  template <class T> MSL_OPERATION T quad_##name(T x, MSL_SITE) {                                                             \
+    msl_collective(kQuadWidth, &x, sizeof x, 0, &detail::reduce<T, detail::combine_##name, kQuadWidth>, "quad_" #name, site); \
+    return x;                                                                                                                 \
   }
 #define MSL_SHUFFLE(name, width)                                                                          \
   template <class T> inline T name(T x, ushort n, MSL_SITE) {                                             \
@@ -149,10 +143,10 @@ inline int quad_shuffle_down(int lane, int n, int width) { return down(lane, n, 
     msl_collective(kSimdWidth, &x, sizeof x, 0, &detail::scan<T, detail::Operator, inclusive>, #name, site); \
     return x;                                                                                             \
   }
-MSL_SCAN(simd_prefix_inclusive_sum, Sum, true)
-MSL_SCAN(simd_prefix_exclusive_sum, Sum, false)
-MSL_SCAN(simd_prefix_inclusive_product, Product, true)
-MSL_SCAN(simd_prefix_exclusive_product, Product, false)
+MSL_SCAN(simd_prefix_inclusive_sum, combine_sum, true)
+MSL_SCAN(simd_prefix_exclusive_sum, combine_sum, false)
+MSL_SCAN(simd_prefix_inclusive_product, combine_product, true)
+MSL_SCAN(simd_prefix_exclusive_product, combine_product, false)
 #undef MSL_SCAN
 
 template <class T> MSL_OPERATION T simd_broadcast_first(T x, MSL_SITE) {

@@ -26,14 +26,7 @@ typedef __bf16 bfloat16_t;
 #define MSL_THREADGROUP __attribute__((address_space(3)))
 #define INFINITY __builtin_inff()
 #define NAN __builtin_nanf("")
-#define FLT_MAX 3.402823466e+38f
-#define MAXFLOAT 3.402823466e+38f
-#define INT_MAX 2147483647
-#define INT_MIN (-INT_MAX - 1)
-#define UINT_MAX 4294967295u
-#define M_PI_F 3.14159265f
-#define M_LOG2E_F 1.44269504f
-#define M_LN2_F 0.693147181f
+#include "constants.h"
 #pragma clang diagnostic ignored "-Wuser-defined-literals"
 #pragma clang diagnostic ignored "-Wreserved-user-defined-literal"
 half operator""h(long double);
@@ -71,7 +64,7 @@ void simdgroup_barrier(mem_flags);
   bfloat name(bfloat, bfloat, bfloat); template <class T, int N> vec<T, N> name(vec<T, N>, vec<T, N>, vec<T, N>);
 #define MSL_TEST(name, value) bool name(float);
 #define MSL_INTEGER_1(name, value) template <class T> T name(T);
-#define MSL_REDUCTION(name, operation) template <class T> T simd_##name(T); template <class T> T quad_##name(T);
+#define MSL_REDUCTION(name, value) template <class T> T simd_##name(T); template <class T> T quad_##name(T);
 #define MSL_SHUFFLE(name, width) template <class T> T name(T, ushort);
 #include "functions.def"
 namespace fast {

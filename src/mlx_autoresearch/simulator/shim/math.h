@@ -1,6 +1,15 @@
-// Math: float functions computed in float and rounded to the type; integer functions; all componentwise on vectors.
+// Metal's math for a CPU: math_functions.h on the compiler's builtins. The simulator does not model fast-math error.
 #pragma once
 #include "vector.h"
+
+#define MSL_C(name) __builtin_##name##f
+#define MSL_EXP10(x) __builtin_powf(10.0f, x)
+#define MSL_RSQRT(x) 1.0f / __builtin_sqrtf(x)
+#define MSL_SINPI(x) __builtin_sinf(3.14159265f * x)
+#define MSL_COSPI(x) __builtin_cosf(3.14159265f * x)
+#define MSL_POPCOUNT(u) __builtin_popcountll(u)
+#define MSL_LEADING_ZEROS(u) (u ? __builtin_clzll(u) : 64)
+#define MSL_TRAILING_ZEROS(u) __builtin_ctzll(u)
 
 namespace metal {
 #define MSL_THROUGH_SWIZZLE_1(name)                               \
@@ -9,119 +18,9 @@ namespace metal {
 #define MSL_THROUGH_SWIZZLE_2(name)                                                                 \
   template <class A, class B, enable_if_t<detail::is_swizzle<A> || detail::is_swizzle<B>, int> = 0> \
   MSL_INLINED auto name(const A& a, const B& b) { return name(detail::plain(a), detail::plain(b)); }
-#define MSL_FLOAT_1(name, value)                                             \
-  MSL_INLINED float name(float x) { return value; }                          \
-  MSL_INLINED half name(half h) { return half(name(float(h))); }             \
-  MSL_INLINED bfloat name(bfloat h) { return bfloat(name(float(h))); }       \
-  template <class T, int N> MSL_INLINED vec<T, N> name(const vec<T, N>& x) { \
-    vec<T, N> r;                                                             \
-    for (int i = 0; i < N; i++) r[i] = name(x[i]);                           \
-    return r;                                                                \
-  }                                                                          \
-  MSL_THROUGH_SWIZZLE_1(name)
-#define MSL_FLOAT_2(name, value)                                                                 \
-  MSL_INLINED float name(float a, float b) { return value; }                                     \
-  MSL_INLINED half name(half a, half b) { return half(name(float(a), float(b))); }               \
-  MSL_INLINED bfloat name(bfloat a, bfloat b) { return bfloat(name(float(a), float(b))); }       \
-  template <class T, int N> MSL_INLINED vec<T, N> name(const vec<T, N>& a, const vec<T, N>& b) { \
-    vec<T, N> r;                                                                                 \
-    for (int i = 0; i < N; i++) r[i] = name(a[i], b[i]);                                         \
-    return r;                                                                                    \
-  }
-#define MSL_FLOAT_3(name, value)                                                                                     \
-  MSL_INLINED float name(float a, float b, float c) { return value; }                                                \
-  MSL_INLINED half name(half a, half b, half c) { return half(name(float(a), float(b), float(c))); }                 \
-  MSL_INLINED bfloat name(bfloat a, bfloat b, bfloat c) { return bfloat(name(float(a), float(b), float(c))); }       \
-  template <class T, int N> MSL_INLINED vec<T, N> name(const vec<T, N>& a, const vec<T, N>& b, const vec<T, N>& c) { \
-    vec<T, N> r;                                                                                                     \
-    for (int i = 0; i < N; i++) r[i] = name(a[i], b[i], c[i]);                                                       \
-    return r;                                                                                                        \
-  }
-#define MSL_TEST(name, value)                                                   \
-  MSL_INLINED bool name(float x) { return value; }                              \
-  template <class T, int N> MSL_INLINED vec<bool, N> name(const vec<T, N>& x) { \
-    vec<bool, N> r;                                                             \
-    for (int i = 0; i < N; i++) r[i] = name(x[i]);                              \
-    return r;                                                                   \
-  }
-#include "functions.def"
-
-// fast:: and precise:: are the same functions here: the simulator does not model fast-math error.
-#define MSL_FLOAT_1(name, value) using metal::name;
-#define MSL_FLOAT_2(name, value) using metal::name;
-#define MSL_FLOAT_3(name, value) using metal::name;
-namespace fast {
-#include "functions.def"
-}
-#define MSL_FLOAT_1(name, value) using metal::name;
-#define MSL_FLOAT_2(name, value) using metal::name;
-#define MSL_FLOAT_3(name, value) using metal::name;
-namespace precise {
-#include "functions.def"
-}
-
-template <class T> MSL_INLINED T magnitude(T a) {
-  if constexpr (is_signed_v<T>) return a < T(0) ? T(-a) : a;
-  return a;
-}
-#define MSL_ORDERED(T)                                                       \
-  MSL_INLINED T max(T a, T b) { return a < b ? b : a; }                      \
-  MSL_INLINED T min(T a, T b) { return b < a ? b : a; }                      \
-  MSL_INLINED T clamp(T x, T low, T high) { return min(max(x, low), high); } \
-  MSL_INLINED T abs(T a) { return magnitude(a); }                            \
-  MSL_INLINED T max3(T a, T b, T c) { return max(max(a, b), c); }            \
-  MSL_INLINED T min3(T a, T b, T c) { return min(min(a, b), c); }            \
-  MSL_INLINED T median3(T a, T b, T c) { return max(min(a, b), min(max(a, b), c)); }
-MSL_ORDERED(int) MSL_ORDERED(uint) MSL_ORDERED(short) MSL_ORDERED(ushort) MSL_ORDERED(char) MSL_ORDERED(int8_t)
-MSL_ORDERED(uchar) MSL_ORDERED(long) MSL_ORDERED(ulong)
-#undef MSL_ORDERED
-// Of two numbers of which one is NaN, Metal's max and min return the other.
-#define MSL_ORDERED(T)                                                         \
-  MSL_INLINED T max(T a, T b) { return fmax(a, b); }                           \
-  MSL_INLINED T min(T a, T b) { return fmin(a, b); }                           \
-  MSL_INLINED T clamp(T x, T low, T high) { return fmin(fmax(x, low), high); } \
-  MSL_INLINED T abs(T a) { return fabs(a); }                                   \
-  MSL_INLINED T max3(T a, T b, T c) { return fmax(fmax(a, b), c); }            \
-  MSL_INLINED T min3(T a, T b, T c) { return fmin(fmin(a, b), c); }            \
-  MSL_INLINED T median3(T a, T b, T c) { return fmax(fmin(a, b), fmin(fmax(a, b), c)); }
-MSL_ORDERED(float) MSL_ORDERED(half) MSL_ORDERED(bfloat)
-#undef MSL_ORDERED
-#define MSL_PAIRWISE(name)                                                                       \
-  template <class T, int N> MSL_INLINED vec<T, N> name(const vec<T, N>& a, const vec<T, N>& b) { \
-    vec<T, N> r;                                                                                 \
-    for (int i = 0; i < N; i++) r[i] = name(a[i], b[i]);                                         \
-    return r;                                                                                    \
-  }
-MSL_PAIRWISE(max) MSL_PAIRWISE(min)
-MSL_THROUGH_SWIZZLE_2(max) MSL_THROUGH_SWIZZLE_2(min)
-#undef MSL_PAIRWISE
-template <class T, int N> MSL_INLINED vec<T, N> abs(const vec<T, N>& a) {
-  vec<T, N> r;
-  for (int i = 0; i < N; i++) r[i] = abs(a[i]);
-  return r;
-}
-template <class T, int N> MSL_INLINED vec<T, N> clamp(const vec<T, N>& x, T low, T high) {
-  vec<T, N> r;
-  for (int i = 0; i < N; i++) r[i] = clamp(x[i], low, high);
-  return r;
-}
-
-namespace fast { using metal::max; using metal::min; using metal::clamp; using metal::abs; }
-namespace precise { using metal::max; using metal::min; using metal::clamp; using metal::abs; }
-
-#define MSL_INTEGER_1(name, value)                                                     \
-  template <class T, enable_if_t<is_integral_v<T>, int> = 0> MSL_INLINED T name(T x) { \
-    typedef conditional_t<sizeof(T) == 1, uchar, conditional_t<sizeof(T) == 2, ushort, \
-            conditional_t<sizeof(T) == 4, uint, ulong>>> u_type;                       \
-    const u_type u = u_type(x);                                                        \
-    return T(value);                                                                   \
-  }                                                                                    \
-  template <class T, int N> MSL_INLINED vec<T, N> name(const vec<T, N>& x) {           \
-    vec<T, N> r;                                                                       \
-    for (int i = 0; i < N; i++) r[i] = name(x[i]);                                     \
-    return r;                                                                          \
-  }
-#include "functions.def"
+#include "math_functions.h"
+#undef MSL_THROUGH_SWIZZLE_1
+#undef MSL_THROUGH_SWIZZLE_2
 
 MSL_INLINED uint mulhi(uint a, uint b) { return uint(ulong(a) * b >> 32); }
 MSL_INLINED int mulhi(int a, int b) { return int(long(a) * b >> 32); }
@@ -131,44 +30,9 @@ MSL_INLINED uint reverse_bits(uint x) {
   return r;
 }
 MSL_INLINED uint rotate(uint x, uint n) { return n % 32 ? x << n % 32 | x >> (32 - n % 32) : x; }
-MSL_INLINED uint extract_bits(uint x, uint offset, uint bits) { return bits < 32 ? x >> offset & ((1u << bits) - 1) : x >> offset; }
 MSL_INLINED float ldexp(float x, int n) { return __builtin_ldexpf(x, n); }
 MSL_INLINED float sincos(float x, float& cosine) {
   cosine = __builtin_cosf(x);
   return __builtin_sinf(x);
-}
-
-template <class T, int N> MSL_INLINED T dot(const vec<T, N>& a, const vec<T, N>& b) {
-  T sum = a[0] * b[0];
-  for (int i = 1; i < N; i++) sum += a[i] * b[i];
-  return sum;
-}
-template <class T, int N> MSL_INLINED T length_squared(const vec<T, N>& a) { return dot(a, a); }
-template <class T, int N> MSL_INLINED T length(const vec<T, N>& a) { return sqrt(dot(a, a)); }
-template <class T, int N> MSL_INLINED T distance(const vec<T, N>& a, const vec<T, N>& b) { return length(a - b); }
-template <class T, int N> MSL_INLINED vec<T, N> normalize(const vec<T, N>& a) { return a * rsqrt(dot(a, a)); }
-template <class T> MSL_INLINED vec<T, 3> cross(const vec<T, 3>& a, const vec<T, 3>& b) {
-  return vec<T, 3>(a.y * b.z - a.z * b.y, a.z * b.x - a.x * b.z, a.x * b.y - a.y * b.x);
-}
-MSL_THROUGH_SWIZZLE_2(dot) MSL_THROUGH_SWIZZLE_2(distance) MSL_THROUGH_SWIZZLE_2(cross)
-MSL_THROUGH_SWIZZLE_1(length) MSL_THROUGH_SWIZZLE_1(length_squared) MSL_THROUGH_SWIZZLE_1(normalize)
-#undef MSL_THROUGH_SWIZZLE_1
-#undef MSL_THROUGH_SWIZZLE_2
-
-template <int N> MSL_INLINED bool any(const vec<bool, N>& a) {
-  bool r = false;
-  for (int i = 0; i < N; i++) r |= a[i];
-  return r;
-}
-template <int N> MSL_INLINED bool all(const vec<bool, N>& a) {
-  bool r = true;
-  for (int i = 0; i < N; i++) r &= a[i];
-  return r;
-}
-template <class T, enable_if_t<is_scalar_number<T>, int> = 0> MSL_INLINED T select(T a, T b, bool c) { return c ? b : a; }
-template <class T, int N> MSL_INLINED vec<T, N> select(const vec<T, N>& a, const vec<T, N>& b, const vec<bool, N>& c) {
-  vec<T, N> r;
-  for (int i = 0; i < N; i++) r[i] = c[i] ? b[i] : a[i];
-  return r;
 }
 }  // namespace metal

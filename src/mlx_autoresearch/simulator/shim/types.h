@@ -25,27 +25,11 @@ typedef _Float16 float16_t;
 #define MSL_UNCHECKED __attribute__((no_sanitize("thread")))
 // Code that is checked or not as its caller is.
 #define MSL_INLINED inline __attribute__((always_inline))
+#define MSL_UNROLL
 
 #define INFINITY __builtin_inff()
 #define NAN __builtin_nanf("")
-#define MAXFLOAT 3.402823466e+38f
-#define HUGE_VALF __builtin_inff()
-#define FLT_MAX 3.402823466e+38f
-#define FLT_MIN 1.175494351e-38f
-#define FLT_EPSILON 1.192092896e-07f
-#define HALF_MAX ((half)65504.0f)
-#define INT_MAX 2147483647
-#define INT_MIN (-INT_MAX - 1)
-#define UINT_MAX 4294967295u
-#define M_PI_F 3.14159265358979323846f
-#define M_PI_2_F 1.57079632679489661923f
-#define M_1_PI_F 0.318309886183790671538f
-#define M_2_SQRTPI_F 1.12837916709551257390f
-#define M_SQRT2_F 1.41421356237309504880f
-#define M_SQRT1_2_F 0.707106781186547524401f
-#define M_E_F 2.71828182845904523536f
-#define M_LOG2E_F 1.44269504088896340736f
-#define M_LN2_F 0.693147180559945309417f
+#include "constants.h"
 
 namespace metal {
 // The few type traits of <metal_type_traits> that kernels use.

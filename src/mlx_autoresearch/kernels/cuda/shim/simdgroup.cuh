@@ -60,14 +60,7 @@ MSL_SHUFFLE(quad_shuffle_down, __shfl_down_sync, n, 4)
     }                                                           \
     return a;                                                   \
   }
-MSL_REDUCTION(sum, a + b)
-MSL_REDUCTION(product, a * b)
-MSL_REDUCTION(max, metal::max(a, b))
-MSL_REDUCTION(min, metal::min(a, b))
-MSL_REDUCTION(and, a & b)
-MSL_REDUCTION(or, a | b)
-MSL_REDUCTION(xor, a ^ b)
-#undef MSL_REDUCTION
+#include "functions.def"
 
 #define MSL_SCAN(name, op, neutral)                                          \
   template <class T> METAL_FUNC T simd_prefix_inclusive_##name(T x) {        \

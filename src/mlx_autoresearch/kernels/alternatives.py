@@ -1,0 +1,61 @@
+"""The two implementations of an operation, composed MLX and a kernel of ours: what they are given, and one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import mlx.core as mx
+
+Language = Literal["metal", "cuda", "simulator"]
+
+
+class UnfitKernel(ValueError):
+    """A custom kernel does not take these arrays; says which it takes."""
+
+
+@dataclass(frozen=True)
+class Alternatives:
+    """Two functions of the same arrays and settings; both give an array, or a tuple of them.
+
+    composed: in plain MLX, called as composed(*arrays, **settings). custom: by kernels of ours, called with
+    `language` too. example: makes arrays like the given ones, to measure with.
+    differentiable: positions of the arrays whose gradients training needs; none: only the forward pass is measured.
+    A setting called dtype, where there is one, is the precision of the products.
+    """
+
+    name: str
+    composed: Callable[..., Any]
+    custom: Callable[..., Any]
+    differentiable: tuple[int, ...]
+    example: Callable[..., tuple[mx.array, ...]]
+
+    def describe(self, arrays: tuple[mx.array, ...], settings: dict) -> str:
+        """Name, dtypes, shapes and settings. The batch size is rounded up to a power of two.
+
+        It hardly changes which implementation is faster, and a choice is remembered by this text.
+        """
+        batch = arrays[0].shape[0]
+        rounded = 1 << (batch - 1).bit_length()
+        words = [self.name]
+        for array in arrays:
+            shape = ",".join(str(rounded if i == 0 and n == batch else n) for i, n in enumerate(array.shape))
+            words.append(f"{str(array.dtype).removeprefix('mlx.core.')}[{shape}]")
+        words += [f"{name}={value}".replace("mlx.core.", "") for name, value in settings.items()]
+        return " ".join(words)
+
+    def run(self, chosen: Literal["mlx"] | Language, arrays: tuple[mx.array, ...], settings: dict) -> Any:
+        """The result by one implementation. Raises UnfitKernel, a ValueError, when the kernel takes no such arrays."""
+        if chosen == "mlx":
+            return self.composed(*arrays, **settings)
+        try:
+            return self.custom(*arrays, language=chosen, **settings)
+        except ValueError as error:
+            raise UnfitKernel(*error.args) from error
+
+
+def random_like(*arrays: mx.array, **_: object) -> tuple[mx.array, ...]:
+    """Standard normal arrays of the same shapes and dtypes: an `example` for floats."""
+    keys = mx.random.split(mx.random.key(0), len(arrays))
+    return tuple(mx.random.normal(x.shape, key=key).astype(x.dtype) for x, key in zip(arrays, keys, strict=True))
