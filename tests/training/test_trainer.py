@@ -73,7 +73,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(corpus: Path, tmp_pa
 
 
 def test_a_run_of_the_version_before_is_resumed_bit_for_bit(corpus: Path, tmp_path: Path) -> None:
-    """Its configuration has no section `recipe`, and its checkpoint does not say for how many steps time was charged."""
+    """Its configuration has no section `recipe`, and its checkpoint does not say how many steps were timed."""
     config = make_config(corpus, max_steps=9)
     whole, _ = train(config, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
