@@ -15,7 +15,7 @@ from mlx_autoresearch.recipe import interface
 from mlx_autoresearch.training import setup, trainer
 from mlx_autoresearch.training.data import open_data
 from mlx_autoresearch.training.progress import Reporter
-from mlx_autoresearch.training.run import CHECKPOINT, METRICS, SUMMARY, Run
+from mlx_autoresearch.training.run import CHECKPOINT, CONFIG, METRICS, SUMMARY, Run
 
 from .runs import StopAfter, losses, make_config, quiet, train
 
@@ -70,6 +70,27 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(corpus: Path, tmp_pa
     a, b = (mx.load(str(r.path / CHECKPOINT)) for r in (whole, Run.open(folder)))
     assert a.keys() == b.keys()
     assert all(mx.array_equal(a[name], b[name]) for name in a)
+
+
+def test_a_run_of_the_version_before_is_resumed_bit_for_bit(corpus: Path, tmp_path: Path) -> None:
+    """Its configuration has no section `recipe`, and its checkpoint does not say how many steps were timed."""
+    config = make_config(corpus, max_steps=9)
+    whole, _ = train(config, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "parts", StopAfter(4))
+    (folder,) = (tmp_path / "parts").iterdir()
+    path = folder / CHECKPOINT
+    arrays, metadata = mx.load(str(path), return_metadata=True)
+    mx.eval(arrays)
+    state = json.loads(metadata["state"])
+    del state["timed_steps"]
+    mx.save_safetensors(str(path), arrays, {"state": json.dumps(state)})
+    text = (folder / CONFIG).read_text()
+    (folder / CONFIG).write_text(text.replace("recipe: {}\n", ""))
+    assert (folder / CONFIG).read_text() != text
+    summary = trainer.resume(folder, reporter=quiet())
+    assert losses(Run.open(folder)) == losses(whole)
+    assert summary["tokens_per_second"] == pytest.approx(8 * 256 / summary["training_seconds"])
 
 
 def test_records_after_the_checkpoint_are_written_again_not_twice(corpus: Path, tmp_path: Path) -> None:
