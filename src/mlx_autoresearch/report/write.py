@@ -1,4 +1,4 @@
-"""What you wake up to: a picture and a page made of a research's or a sweep's ledger, and of nothing else."""
+"""What you wake up to: a picture and a page made of a search's or a sweep's ledger, and of nothing else."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ PICTURE, PAGE = "progress.png", "report.html"
 
 
 def write(home: str | Path, *, title: str = "", plots: Sequence[Plot] = ()) -> tuple[Path, Path]:
-    """Write progress.png and report.html in `home`, the folder of a research or a sweep; returns their paths.
+    """Write progress.png and report.html in `home`, the folder of a search or a sweep; returns their paths.
 
     title: the folder's name where not given. Raises UserError when the folder has no ledger or cannot be written.
     """
+    from mlx_autoresearch.ledger.files import LEDGER
+
     from .figures import progress_png
     from .history import History
     from .page import page
 
     home = Path(home)
-    if not (home / "ledger.jsonl").is_file():
-        raise UserError(
-            f"{home} has no ledger.jsonl: give the folder of a research (runs/research/<tag>) or of a sweep"
-        )
+    if not (home / LEDGER).is_file():
+        raise UserError(f"{home} has no {LEDGER}: give the folder of a search (runs/research/<tag>) or of a sweep")
     history = History.read(home)
     title = title or f"research/{home.resolve().name}"
     picture, document = home / PICTURE, home / PAGE
