@@ -55,8 +55,8 @@ def _trial(search: Search, candidate: Candidate, folder: Path, code: Path | None
                 say=view.progress,
             )
     except Trespass as trespass:
-        own = f"\n{trespass.__cause__}" if trespass.__cause__ else ""
-        raise TrialFailed("guard", f"{trespass} changed outside the run's own folder{own}") from trespass
+        end = f"; it ended with {trespass.__cause__}" if trespass.__cause__ else ""
+        raise TrialFailed("guard", f"{trespass} changed outside the run's own folder{end}") from trespass
     return replace(trial, run=os.path.relpath(trial.run, search.home))
 
 
