@@ -160,14 +160,14 @@ class Workspace:
 
     def has_code(self, commit: str) -> bool:
         """Whether a commit has a recipe where this version has it; commits of earlier versions have not."""
-        return bool(self._git("ls-tree", "--name-only", commit, "--", CODE[0]))
+        return CODE[0] in self._code_in(commit)
 
     def snapshot(self, commit: str, folder: Path) -> None:
         """Write the editable code of a commit to a new folder, out of reach of whoever has the worktree.
 
         Raises UserError for a commit of a version that had its code elsewhere.
         """
-        there = self._git("ls-tree", "--name-only", commit, "--", *CODE).splitlines()
+        there = self._code_in(commit)
         if CODE[0] not in there:
             raise UserError(
                 f"commit {commit[:10]} has no {CODE[0]}: it is of an earlier version of mlx_autoresearch, whose code "
@@ -177,6 +177,10 @@ class Workspace:
         archive = subprocess.run(command, capture_output=True, check=True, env=self._environment()).stdout
         with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
             tar.extractall(folder, filter="data")
+
+    def _code_in(self, commit: str) -> list[str]:
+        """Those of `CODE` that a commit has; asked of the repository, since the worktree may have been moved."""
+        return git(["ls-tree", "--name-only", commit, "--", *CODE], self.repository).splitlines()
 
     def _ref(self, number: int) -> str:
         return f"refs/research/{self.tag}/{number:04d}"
