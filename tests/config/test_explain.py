@@ -39,7 +39,7 @@ def problem(text: str) -> str:
             "did you mean optimizer.unembedding_lr or optimizer.embedding_lr or optimizer.matrix_lr or "
             "optimizer.scalar_lr or train.final_lr_frac?",
         ),
-        ("{qqq: 3}", "qqq", "valid keys: data, model, optimizer, train, evaluate, kernels"),
+        ("{qqq: 3}", "qqq", "valid keys: data, model, optimizer, train, evaluate, kernels, recipe"),
         ("{evaluate: {qqq: 3}}", "evaluate.qqq", "valid keys: eval_tokens, sequence_len"),
         ("{data: {sourc: text}}", "data.sourc", "did you mean data.source?"),
         ("{data: {source: {kind: text, path: [x]}}}", "data.source.path", "did you mean data.source.paths?"),

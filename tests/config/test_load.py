@@ -202,9 +202,9 @@ def test_an_error_names_the_file_only_where_the_file_is_to_blame(tmp_path: Path)
     [
         (
             "- a\n- b",
-            "must be a mapping of sections (data, model, optimizer, train, evaluate, kernels), got ['a', 'b']",
+            "must be a mapping of sections (data, model, optimizer, train, evaluate, kernels, recipe), got ['a', 'b']",
         ),
-        ("5", "must be a mapping of sections (data, model, optimizer, train, evaluate, kernels), got 5"),
+        ("5", "must be a mapping of sections (data, model, optimizer, train, evaluate, kernels, recipe), got 5"),
         ("train:\n\tseed: 1", "is not valid YAML: line 2, column 1: found character"),
         ("train: {seed: 1}\ntrain: {seed: 2}", "is not valid YAML: line 2, column 1: the key train is given twice"),
     ],

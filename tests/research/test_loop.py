@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.data.prepared import open_prepared
 from mlx_autoresearch.errors import RunFailed, UserError
 from mlx_autoresearch.ledger.ledger import Record, Trial
+from mlx_autoresearch.ledger.noise import Noise
 from mlx_autoresearch.machine.paths import cache_dir
+from mlx_autoresearch.report.history import History
+from mlx_autoresearch.research.champion import Champion
 from mlx_autoresearch.research.home import Search
 from mlx_autoresearch.trials.trial import TrialFailed
-from tests.support.laboratory import free_trial, git, make_search, run_search
+from tests.support.laboratory import Quiet, free_trial, git, make_search, run_search
 
 SEEDS = {"baseline": 3, "best": 1, "most": 3}
 
@@ -250,3 +254,22 @@ def test_the_tables_are_derived_from_the_ledger(repository: Path, tiny: Config) 
     assert lines[0] == "commit\tval_bpb\tmemory_gb\tstatus\tdescription"
     assert len(lines) == 1 + len([r for r in search.ledger.records() if r.event != "remeasure"]) == 4
     assert json.loads((search.home / "ledger.jsonl").read_text().splitlines()[0])["event"] == "baseline"
+
+
+def test_the_page_shows_the_noise_that_decisions_use(repository: Path, tiny: Config) -> None:
+    def wild(config: Config, *, seed: int, **given: Any) -> Trial:
+        """The second candidate is promising at its first seed, and a whole bit worse at its second one."""
+        trial = free_trial(config, seed=seed, **given)
+        if config.optimizer.matrix_lr != 0.06:
+            return trial
+        return replace(trial, val_bpb=2.017 if seed == 42 + SEEDS["most"] else 3.0)
+
+    config = make_search(tiny, [lr(0.02), lr(0.06)], seeds=SEEDS)
+    search = Search.start(config, repository / "runs", repository, run=wild)
+    run_search(search)
+    kept, discarded = experiments(search)
+    assert (kept.status, discarded.status, len(discarded.trials)) == ("keep", "discard", 2)
+    noise = Noise.of(search.ledger.records(), search.config.seeds)
+    assert noise is not None
+    assert History.read(search.home).sigma == Champion(search, Quiet()).noise().sd == noise.sd
+    assert noise.sd < 0.002

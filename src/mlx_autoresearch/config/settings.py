@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SkipValidation, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, SkipValidation, field_validator, model_validator
 
 from mlx_autoresearch.data.sources import SourceConfig, Stdlib
 
@@ -158,6 +158,9 @@ class Config(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     kernels: Literal["auto", "mlx", "custom"] = Field(
         default="auto", description="composed MLX, our kernels, or for each shape the faster of the two here"
+    )
+    recipe: dict[str, JsonValue] = Field(
+        default={}, description="settings that the recipe declares in recipe/settings.py: scalars and lists"
     )
 
     @model_validator(mode="after")

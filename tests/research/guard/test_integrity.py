@@ -23,6 +23,7 @@ from mlx_autoresearch.research.guard import integrity
 from mlx_autoresearch.research.home import Search
 from mlx_autoresearch.research.loop import run
 from mlx_autoresearch.research.proposers.base import Context, Proposal, ProposalFailed
+from mlx_autoresearch.research.workspace import EXPERIMENT, Workspace
 from mlx_autoresearch.sandbox import landlock
 from mlx_autoresearch.trials.trial import TrialFailed
 from tests.support.laboratory import Quiet, free_trial, git, make_search, run_search
@@ -292,28 +293,28 @@ def test_a_search_with_results_and_without_hashes_is_refused(search: Search) -> 
         run_search(Search.open(search.home, run=free_trial))
 
 
-def test_the_ledger_is_read_once_and_hashes_are_taken_twice_an_experiment(
+def test_the_ledger_and_a_commits_settings_are_read_once_and_hashes_are_taken_twice_an_experiment(
     search: Search, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = {"read": 0, "hash": 0}
+    calls = {"read": 0, "hash": 0, "yaml": 0}
 
     def counted(owner: Any, name: str, key: str) -> None:
         function = getattr(owner, name)
 
         def call(*arguments: Any) -> Any:
-            calls[key] += 1
+            calls[key] += key != "yaml" or arguments[-1] == EXPERIMENT
             return function(*arguments)
 
         monkeypatch.setattr(owner, name, call)
 
     counted(Ledger, "read", "read")
     counted(integrity, "trusted_files", "hash")
+    counted(Workspace, "read", "yaml")
     run_search(search, experiments=0)
-    at_start = dict(calls)
-    assert at_start == {"read": 1, "hash": 1}
+    assert calls == {"read": 1, "hash": 1, "yaml": 1}
     resumed = Search.open(search.home, run=free_trial)
     run_search(resumed, experiments=1)
     assert resumed.ledger.records()[-1].kind == "other"
-    assert calls == {"read": 2, "hash": 2 + 2}
+    assert calls == {"read": 2, "hash": 2 + 2, "yaml": 2 + 1}
     run_search(Search.open(search.home, run=free_trial), experiments=1)  # which is kept, and measured again later
-    assert calls == {"read": 3, "hash": 3 + 2 + 2}
+    assert calls == {"read": 3, "hash": 3 + 2 + 2, "yaml": 3 + 2}

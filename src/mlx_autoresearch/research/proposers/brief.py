@@ -44,6 +44,8 @@ The current best has val_bpb {_bpb(measured[-1] if measured else best)} (experim
 {_bullets(EDITABLE)}
 - In research/experiment.yaml these keys must stay as they are:
 {_bullets(FROZEN)}
+- To add a setting, declare it in src/mlx_autoresearch/recipe/settings.py and set it in the section `recipe:` of
+  research/experiment.yaml.
 - Do not touch git, other files, or anything outside this folder. Do not train; leave no process running.
 - Code may import mlx, numpy and what the files already import. Logits must not depend on later tokens.
 - {rule} Simpler is better: an equal result with less code is kept, a tiny gain for much code is not worth it.
