@@ -45,7 +45,7 @@ def kill_at_random_moments(home: Path, kills: int, run: Any) -> int:
         pid = os.fork()
         if pid == 0:
             try:
-                run_search(Search.open(home, run=run))
+                run_search(Search.open(home, run_trial=run))
             finally:
                 os._exit(0)
         if first is None:
@@ -119,9 +119,9 @@ def main(repository: Path, config: Config, kills: int, kind: str) -> None:
     steps = _STEPS if kind == "free" else _STEPS[:2]
     _STEPS[:] = steps
     settings = make_search(config, steps, seeds={"baseline": 2, "best": 1, "most": 2})
-    search = Search.start(settings, repository / "runs", repository, run=run)
+    search = Search.start(settings, repository / "runs", repository, run_trial=run)
     killed = kill_at_random_moments(search.home, kills, run)
-    last = Search.open(search.home, run=run)
+    last = Search.open(search.home, run_trial=run)
     run_search(last)
     check(last, repository)
     print(killed)

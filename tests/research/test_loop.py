@@ -32,7 +32,7 @@ def lr(value: float) -> dict[str, Any]:
 
 def run(repository: Path, tiny: Config, steps: list[dict[str, Any]], **settings: Any) -> Search:
     config = make_search(tiny, steps, **{"seeds": SEEDS} | settings)
-    search = Search.start(config, repository / "runs", repository, run=free_trial)
+    search = Search.start(config, repository / "runs", repository, run_trial=free_trial)
     run_search(search)
     return search
 
@@ -135,7 +135,7 @@ def test_a_crash_is_recorded_with_its_kind_and_the_search_goes_on(repository: Pa
         return free_trial(config, **given)
 
     config = make_search(tiny, [lr(0.5), lr(0.6), lr(0.02)], seeds=SEEDS)
-    search = Search.start(config, repository / "runs", repository, run=crashes)
+    search = Search.start(config, repository / "runs", repository, run_trial=crashes)
     run_search(search)
     assert [r.status for r in experiments(search)] == ["crash", "timeout", "keep"]
     assert experiments(search)[0].reason == "nan: the loss is NaN at step 3"
@@ -146,17 +146,17 @@ def test_a_starting_point_that_cannot_be_trained_ends_the_search(repository: Pat
     def crashes(config: Config, **given: Any) -> Trial:
         raise TrialFailed("out of memory", "no")
 
-    search = Search.start(make_search(tiny), repository / "runs", repository, run=crashes)
+    search = Search.start(make_search(tiny), repository / "runs", repository, run_trial=crashes)
     with pytest.raises(RunFailed, match="out of memory"):
         run_search(search)
 
 
 def test_the_search_stops_after_as_many_experiments_as_asked(repository: Path, tiny: Config) -> None:
     config = make_search(tiny, [lr(x) for x in (0.5, 0.6, 0.7, 0.8)], seeds=SEEDS, experiments=3)
-    search = Search.start(config, repository / "runs", repository, run=free_trial)
+    search = Search.start(config, repository / "runs", repository, run_trial=free_trial)
     run_search(search, experiments=1)
     assert len(experiments(search)) == 1
-    resumed = Search.open(search.home, run=free_trial)
+    resumed = Search.open(search.home, run_trial=free_trial)
     run_search(resumed)
     assert [r.number for r in experiments(resumed)] == [1, 2, 3]
 
@@ -169,10 +169,10 @@ def test_an_interrupted_experiment_is_forgotten_and_its_number_used_again(reposi
         return free_trial(config, **given)
 
     config = make_search(tiny, [lr(0.5), lr(0.02)], seeds=SEEDS)
-    search = Search.start(config, repository / "runs", repository, run=interrupted)
+    search = Search.start(config, repository / "runs", repository, run_trial=interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_search(search)
-    again = Search.open(search.home, run=free_trial)
+    again = Search.open(search.home, run_trial=free_trial)
     run_search(again)
     assert [(r.number, r.status) for r in experiments(again)] == [(1, "discard"), (2, "keep")]
 
@@ -180,13 +180,13 @@ def test_an_interrupted_experiment_is_forgotten_and_its_number_used_again(reposi
 def test_a_research_is_started_once_and_run_by_one_process(repository: Path, tiny: Config) -> None:
     search = run(repository, tiny, [lr(0.5)])
     with pytest.raises(UserError, match="holds a search already"):
-        Search.start(search.config, repository / "runs", repository, run=free_trial)
+        Search.start(search.config, repository / "runs", repository, run_trial=free_trial)
     with pytest.raises(UserError, match="branch research/test exists already"):
-        Search.start(search.config, repository / "elsewhere", repository, run=free_trial)
+        Search.start(search.config, repository / "elsewhere", repository, run_trial=free_trial)
     from filelock import FileLock
 
     with FileLock(search.home / ".lock"), pytest.raises(UserError, match="another process"):
-        run_search(Search.open(search.home, run=free_trial))
+        run_search(Search.open(search.home, run_trial=free_trial))
 
 
 def test_a_start_that_was_killed_half_way_can_be_repeated(
@@ -211,7 +211,7 @@ def test_a_folder_that_is_no_research_is_left_alone(repository: Path, tiny: Conf
     git(repository, "branch", "research/documents")
     config = make_search(tiny, [lr(0.5)], seeds=SEEDS, tag="documents")
     with pytest.raises(UserError, match="exists and holds no search"):
-        Search.start(config, tmp_path, repository, run=free_trial)
+        Search.start(config, tmp_path, repository, run_trial=free_trial)
     assert precious.read_text() == "years of work"
     assert "research/documents" in git(repository, "branch")
 
@@ -220,9 +220,9 @@ def test_a_research_may_live_outside_the_checkout(
     repository: Path, tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = make_search(tiny, [lr(0.02), lr(0.001)], seeds=SEEDS)
-    run_search(Search.start(config, tmp_path / "elsewhere", repository, run=free_trial), experiments=1)
+    run_search(Search.start(config, tmp_path / "elsewhere", repository, run_trial=free_trial), experiments=1)
     monkeypatch.chdir(repository)
-    resumed = Search.open(tmp_path / "elsewhere" / "test", run=free_trial)
+    resumed = Search.open(tmp_path / "elsewhere" / "test", run_trial=free_trial)
     run_search(resumed)
     assert [r.status for r in experiments(resumed)] == ["keep", "keep"]
 
@@ -235,10 +235,10 @@ def test_changed_validation_data_end_the_search(repository: Path, tiny: Config) 
     tokens.write_bytes(honest[:-1] + bytes([honest[-1] ^ 1]))
     try:
         with pytest.raises(UserError, match="what results depend on has changed"):
-            run_search(Search.open(search.home, run=free_trial))
+            run_search(Search.open(search.home, run_trial=free_trial))
     finally:
         tokens.write_bytes(honest)
-    run_search(Search.open(search.home, run=free_trial))
+    run_search(Search.open(search.home, run_trial=free_trial))
 
 
 def test_two_researches_live_side_by_side(repository: Path, tiny: Config) -> None:
@@ -265,7 +265,7 @@ def test_the_page_shows_the_noise_that_decisions_use(repository: Path, tiny: Con
         return replace(trial, val_bpb=2.017 if seed == 42 + SEEDS["most"] else 3.0)
 
     config = make_search(tiny, [lr(0.02), lr(0.06)], seeds=SEEDS)
-    search = Search.start(config, repository / "runs", repository, run=wild)
+    search = Search.start(config, repository / "runs", repository, run_trial=wild)
     run_search(search)
     kept, discarded = experiments(search)
     assert (kept.status, discarded.status, len(discarded.trials)) == ("keep", "discard", 2)

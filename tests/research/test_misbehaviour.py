@@ -49,7 +49,7 @@ def model(old: str, new: str) -> str:
 @pytest.fixture
 def search(repository: Path, tiny: Config) -> Search:
     config = make_search(tiny, seeds={"baseline": 2, "best": 1, "most": 2})
-    return Search.start(config, repository / "runs", repository, run=free_trial)
+    return Search.start(config, repository / "runs", repository, run_trial=free_trial)
 
 
 def real_where_code_changed(config: Config, *, code: Path | None, **given: Any) -> Trial:
@@ -184,7 +184,7 @@ def test_without_confinement_a_change_outside_the_worktree_is_noticed(
 
 
 def trained(search: Search, program: str) -> Record:
-    search.run = real_where_code_changed
+    search.run_trial = real_where_code_changed
     return caught(search, program)
 
 
@@ -276,13 +276,13 @@ def limited(**limits: float) -> Callable[..., Trial]:
 
 
 def test_code_that_loops_forever_is_a_timeout(search: Search) -> None:
-    search.run = limited(startup_seconds=4.0, training_seconds=1.0, evaluate_seconds=1.0)
+    search.run_trial = limited(startup_seconds=4.0, training_seconds=1.0, evaluate_seconds=1.0)
     record = caught(search, model(HIDDEN, "while True: pass"))
     assert (record.status, record.trials) == ("timeout", [])
 
 
 def test_code_that_takes_too_much_memory_is_out_of_memory(search: Search) -> None:
-    search.run = limited(memory_mb=600.0)
+    search.run_trial = limited(memory_mb=600.0)
     hog = "self.hog = [np.ones(10_000_000) for _ in range(100)]\n        " + HIDDEN
     record = caught(search, model(HIDDEN, hog))
     assert record.status == "crash"
@@ -299,7 +299,7 @@ def test_code_that_raises_is_a_crash_told_with_its_last_line(search: Search) -> 
 def test_training_longer_than_the_budget_is_rejected(repository: Path, tiny: Config) -> None:
     budget = {"train": tiny.train.model_copy(update={"max_steps": None, "time_budget": 0.3})}
     config = make_search(tiny.model_copy(update=budget), seeds={"baseline": 2, "best": 1, "most": 2})
-    search = Search.start(config, repository / "runs", repository, run=real_where_code_changed)
+    search = Search.start(config, repository / "runs", repository, run_trial=real_where_code_changed)
     # The trainer's own clock is slowed down, as code that got past the scan might do.
     slow = "import time\n_clock = time.perf_counter\ntime.perf_counter = lambda: _clock() / 10\n"
     program = f"open('src/mlx_autoresearch/recipe/schedule.py', 'a').write({slow!r})"

@@ -31,12 +31,12 @@ def test_an_experiment_sets_one_that_the_installed_recipe_does_not_know(reposito
         {"hypothesis": "z, more", "overrides": {"recipe.z_loss": 0.2, "recipe.heads": [1, 2]}},
     ]
     config = make_search(tiny, steps, seeds={"baseline": 2, "best": 1, "most": 2})
-    search = Search.start(config, repository / "runs", repository, run=better_with_more)
+    search = Search.start(config, repository / "runs", repository, run_trial=better_with_more)
     run_search(search)
     first, second = experiments(search)
     assert (first.status, first.overrides) == ("keep", {"recipe.z_loss": 0.1})
     assert (second.status, second.overrides) == ("keep", {"recipe.z_loss": 0.2, "recipe.heads": [1, 2]})
-    run_search(Search.open(search.home, run=better_with_more))  # it resumes from such a best
+    run_search(Search.open(search.home, run_trial=better_with_more))  # it resumes from such a best
 
 
 def test_an_agent_adds_one_with_its_code(repository: Path, tiny: Config) -> None:
@@ -49,7 +49,7 @@ assert "recipe: {}" in text
 file.write_text(text.replace("recipe: {}", "recipe: {z_loss: 0.1}"))
 """
     config = make_search(tiny, seeds={"baseline": 2, "best": 1, "most": 2})
-    search = Search.start(config, repository / "runs", repository, run=better_with_more)
+    search = Search.start(config, repository / "runs", repository, run_trial=better_with_more)
     [record] = run_programs(search, program)
     assert (record.status, record.overrides) == ("keep", {"recipe.z_loss": 0.1})
     assert record.files == ["research/experiment.yaml", "src/mlx_autoresearch/recipe/mine.py"]
@@ -58,7 +58,9 @@ file.write_text(text.replace("recipe: {}", "recipe: {z_loss: 0.1}"))
 def test_the_built_in_proposer_searches_them(repository: Path, tiny: Config) -> None:
     proposer = OptunaSettings.model_validate({"space": {"recipe.z_loss": {"choices": [0.0, 0.1]}}})
     settings = make_search(tiny, seeds={"baseline": 2, "best": 1, "most": 2}).model_dump() | {"proposer": proposer}
-    search = Search.start(SearchConfig.model_validate(settings), repository / "runs", repository, run=better_with_more)
+    search = Search.start(
+        SearchConfig.model_validate(settings), repository / "runs", repository, run_trial=better_with_more
+    )
     run_search(search)
     [record, *_] = [r for r in experiments(search) if r.status == "keep"]
     assert record.overrides == {"recipe.z_loss": 0.1}

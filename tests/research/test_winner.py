@@ -45,7 +45,7 @@ def finished(repository: Path, start: Config, run=trained_here, **step: object) 
     """The home of a search whose experiment 1, with a higher learning rate, was kept."""
     steps = [{"hypothesis": "faster", "overrides": {"optimizer.matrix_lr": 0.9}, **step}]
     config = make_search(start, steps, decision={"greedy": True})
-    search = Search.start(config, repository / "runs" / "research", repository, run=run)
+    search = Search.start(config, repository / "runs" / "research", repository, run_trial=run)
     run_search(search)
     assert search.ledger.records()[1].status == "keep"
     return search.home

@@ -38,7 +38,7 @@ def search(repository: Path, tiny: Config) -> Search:
     """A search of one kept experiment."""
     steps = [{"hypothesis": "slower", "overrides": {"optimizer.matrix_lr": 0.001}}]
     config = make_search(tiny, steps, seeds={"baseline": 2, "best": 1, "most": 2})
-    search = Search.start(config, repository / "runs" / "research", repository, run=free_trial)
+    search = Search.start(config, repository / "runs" / "research", repository, run_trial=free_trial)
     run_search(search)
     return search
 

@@ -39,11 +39,11 @@ class Search:
     """The search in `home`, whose branch belongs to the checkout at `repository`.
 
     mark: by which every process that the search starts is found again; see `processes.marked`.
-    run: runs one trial, as `run_trial` does. untrusted_code_ran: since what results depend on was last compared.
+    run_trial: as trials.trial has it. untrusted_code_ran: since what results depend on was last compared.
     """
 
-    def __init__(self, repository: Path, home: Path, config: SearchConfig, *, run: Runner = run_trial):
-        self.repository, self.home, self.config, self.run = repository, home, config, run
+    def __init__(self, repository: Path, home: Path, config: SearchConfig, *, run_trial: Runner = run_trial):
+        self.repository, self.home, self.config, self.run_trial = repository, home, config, run_trial
         self.mark = f"research:{home}"
         self.ledger = Ledger(home / LEDGER)
         self.workspace = Workspace(repository, home, config.tag, self.mark)
@@ -51,7 +51,7 @@ class Search:
         self._held: list[HeldFile] = []
 
     @classmethod
-    def start(cls, config: SearchConfig, parent: Path, repository: Path, *, run: Runner = run_trial) -> Search:
+    def start(cls, config: SearchConfig, parent: Path, repository: Path, *, run_trial: Runner = run_trial) -> Search:
         """A new search in `parent`/<tag>: its folder, branch and worktree. Raises UserError when there is one."""
         home = parent.absolute() / config.tag
         if (home / SETTINGS).exists():
@@ -70,10 +70,10 @@ class Search:
         workspace.create(config.start.to_yaml())
         write_atomically(home / SETTINGS, config.to_yaml())
         (home / STARTING).unlink()
-        return cls(repository, home, config, run=run)
+        return cls(repository, home, config, run_trial=run_trial)
 
     @classmethod
-    def open(cls, home: Path, *, run: Runner = run_trial) -> Search:
+    def open(cls, home: Path, *, run_trial: Runner = run_trial) -> Search:
         """An existing search, to be run. Changes nothing.
 
         Raises UserError when `home` holds none, or one of a version whose commits this one cannot measure.
@@ -81,7 +81,7 @@ class Search:
         home = home.absolute()
         if not (home / SETTINGS).is_file():
             raise UserError(f"{home} holds no search; `research start` makes one")
-        search = cls(repository_of_search(home), home, load_search(home / SETTINGS), run=run)
+        search = cls(repository_of_search(home), home, load_search(home / SETTINGS), run_trial=run_trial)
         if not search.workspace.has_code(search.workspace.best):
             raise UserError(
                 f"the search {search.config.tag} was begun with an earlier version of mlx_autoresearch, whose code "

@@ -45,7 +45,7 @@ def _trial(search: Search, candidate: Candidate, folder: Path, code: Path | None
     shutil.rmtree(run, ignore_errors=True)
     try:
         with watched(search, folder, code) if code else nullcontext():
-            trial = search.run(
+            trial = search.run_trial(
                 candidate.config,
                 seed=seed,
                 folder=run,

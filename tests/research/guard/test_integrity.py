@@ -97,7 +97,7 @@ def search(repository: Path, tiny: Config, monkeypatch: pytest.MonkeyPatch) -> S
         {"hypothesis": "rate", "overrides": {"optimizer.matrix_lr": 0.001}},
     ]
     config = make_search(tiny, steps, seeds={"baseline": 2, "best": 1, "most": 2})
-    return Search.start(config, repository / "runs", repository, run=free_trial)
+    return Search.start(config, repository / "runs", repository, run_trial=free_trial)
 
 
 class Honest:
@@ -119,7 +119,7 @@ class Honest:
         assert second.status == "keep", second.reason
         assert {name: (home / name).read_bytes() for name in self.files} == self.files
         assert not any((home / name).is_symlink() for name in ("ledger.jsonl", *self.files))
-        run_search(Search.open(home, run=free_trial))  # and it can be resumed
+        run_search(Search.open(home, run_trial=free_trial))  # and it can be resumed
         return first, second
 
 
@@ -146,7 +146,7 @@ def raises(error: BaseException) -> Callable[[], object]:
 @damages
 def test_a_trial_that_writes_outside_and_crashes_is_rejected(search: Search, damage: Damage, name: str) -> None:
     honest = Honest(search)
-    search.run = vandal(search, damage, raises(TrialFailed("exception", "TypeError: no such thing")))
+    search.run_trial = vandal(search, damage, raises(TrialFailed("exception", "TypeError: no such thing")))
     run_search(search)
     record, _ = honest.check()
     assert record.status == "rejected"
@@ -166,7 +166,7 @@ ENDS = {
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
 def test_it_is_rejected_however_it_ends(search: Search, end: Callable[[], object]) -> None:
     honest = Honest(search)
-    search.run = vandal(search, forge, end)
+    search.run_trial = vandal(search, forge, end)
     run_search(search)
     record, _ = honest.check()
     assert (record.status, record.trials) == ("rejected", [])
@@ -174,7 +174,7 @@ def test_it_is_rejected_however_it_ends(search: Search, end: Callable[[], object
 
 def test_a_trial_that_changes_the_code_it_runs_is_rejected(search: Search) -> None:
     honest = Honest(search)
-    search.run = vandal(search, lambda s: (s.folder(1) / "code/src/mlx_autoresearch/recipe/new.py").touch())
+    search.run_trial = vandal(search, lambda s: (s.folder(1) / "code/src/mlx_autoresearch/recipe/new.py").touch())
     run_search(search)
     record, _ = honest.check()
     assert record.reason == "guard: the code that it runs changed outside the run's own folder"
@@ -182,7 +182,7 @@ def test_a_trial_that_changes_the_code_it_runs_is_rejected(search: Search) -> No
 
 def test_a_trial_that_stays_in_its_folder_is_not_blamed(search: Search) -> None:
     honest = Honest(search)
-    search.run = vandal(search, lambda s: (s.folder(1) / "42" / "more.txt").touch())
+    search.run_trial = vandal(search, lambda s: (s.folder(1) / "42" / "more.txt").touch())
     run_search(search)
     record, _ = honest.check()
     assert record.status == "discard"
@@ -226,11 +226,11 @@ def test_a_proposer_is_rejected_however_it_ends(search: Search, end: Callable[[]
 
 def test_where_the_search_is_stopped_its_files_are_put_back(search: Search) -> None:
     honest = Honest(search)
-    search.run = vandal(search, forge, raises(KeyboardInterrupt()))
+    search.run_trial = vandal(search, forge, raises(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         run_search(search)
     assert Ledger(search.ledger.path).records() == [honest.baseline]
-    search.run = free_trial
+    search.run_trial = free_trial
     run_search(search)
     honest.check()
 
@@ -242,7 +242,7 @@ def test_where_git_fails_the_search_ends_and_believes_nothing(search: Search) ->
         forge(search)
         (search.repository / ".git").rename(search.repository / "git")
 
-    search.run = vandal(search, damage)
+    search.run_trial = vandal(search, damage)
     with pytest.raises(UserError, match=r"cannot tell whether the checkout has changed: git .*not a git repository"):
         run_search(search)
     (search.repository / "git").rename(search.repository / ".git")
@@ -263,7 +263,7 @@ def test_untrusted_code_that_changes_what_results_depend_on_is_rejected_and_ends
     search: Search, flip_a_token: Damage
 ) -> None:
     run_search(search, experiments=0)
-    search.run = vandal(search, flip_a_token, raises(TrialFailed("exception", "TypeError")))
+    search.run_trial = vandal(search, flip_a_token, raises(TrialFailed("exception", "TypeError")))
     with pytest.raises(UserError, match="what results depend on has changed"):
         run_search(search)
     record = search.ledger.records()[-1]
@@ -280,7 +280,7 @@ def test_when_somebody_else_changes_what_results_depend_on_the_experiment_is_for
         return free_trial(config, **given)
 
     steps = [{"hypothesis": "rate", "overrides": {"optimizer.matrix_lr": 0.001}}]
-    search = Search.start(make_search(tiny, steps), repository / "runs", repository, run=trial)
+    search = Search.start(make_search(tiny, steps), repository / "runs", repository, run_trial=trial)
     with pytest.raises(UserError, match="what results depend on has changed"):
         run_search(search)
     assert [r.event for r in Ledger(search.ledger.path).records()] == ["baseline"]
@@ -290,7 +290,7 @@ def test_a_search_with_results_and_without_hashes_is_refused(search: Search) -> 
     run_search(search, experiments=0)
     (search.home / "state.json").unlink()
     with pytest.raises(UserError, match=r"state\.json cannot be read"):
-        run_search(Search.open(search.home, run=free_trial))
+        run_search(Search.open(search.home, run_trial=free_trial))
 
 
 def test_the_ledger_and_a_commits_settings_are_read_once_and_hashes_are_taken_twice_an_experiment(
@@ -312,9 +312,9 @@ def test_the_ledger_and_a_commits_settings_are_read_once_and_hashes_are_taken_tw
     counted(Workspace, "read", "yaml")
     run_search(search, experiments=0)
     assert calls == {"read": 1, "hash": 1, "yaml": 1}
-    resumed = Search.open(search.home, run=free_trial)
+    resumed = Search.open(search.home, run_trial=free_trial)
     run_search(resumed, experiments=1)
     assert resumed.ledger.records()[-1].kind == "other"
     assert calls == {"read": 2, "hash": 2 + 2, "yaml": 2 + 1}
-    run_search(Search.open(search.home, run=free_trial), experiments=1)  # which is kept, and measured again later
+    run_search(Search.open(search.home, run_trial=free_trial), experiments=1)  # which is kept, and measured again later
     assert calls == {"read": 3, "hash": 3 + 2 + 2, "yaml": 3 + 2}
