@@ -23,7 +23,8 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from mlx_autoresearch.research.decision import Discard, Judge, Keep, MoreSeeds, Noise
+from mlx_autoresearch.ledger.noise import Noise
+from mlx_autoresearch.research.decision import Discard, Judge, Keep, MoreSeeds
 
 EXPERIMENTS = 126
 Draw = Callable[[random.Random], float]

@@ -9,15 +9,16 @@ from pathlib import Path
 import pytest
 
 from mlx_autoresearch.ledger.ledger import Record
-from mlx_autoresearch.research.proposers import Context, Proposal, ProposalFailed, make_proposer
 from mlx_autoresearch.research.proposers.agent import PRESETS
+from mlx_autoresearch.research.proposers.base import Context, Proposal, ProposalFailed
 from mlx_autoresearch.research.proposers.brief import read_answer, write_brief
-from mlx_autoresearch.research.settings import ResearchConfig
+from mlx_autoresearch.research.proposers.make import make_proposer
+from mlx_autoresearch.research.settings import SearchConfig
 
 
-def research(program: str = "pass", **settings) -> ResearchConfig:
+def settings_with(program: str = "pass", **settings) -> SearchConfig:
     agent = {"kind": "agent", "command": [sys.executable, "-c", program], "minutes": 1} | settings
-    return ResearchConfig.model_validate({"tag": "t", "proposer": agent})
+    return SearchConfig.model_validate({"tag": "t", "proposer": agent})
 
 
 def record(number: int, **fields) -> Record:
@@ -45,18 +46,16 @@ def context(tmp_path: Path) -> Context:
         history=history,
         worktree=tmp_path / "worktree",
         folder=tmp_path / "0004",
-        config=research().start,
-        allowed=["research/experiment.yaml", "src/mlx_autoresearch/recipe/model.py"],
-        frozen=["data.*", "train.seed"],
+        config=settings_with().start,
     )
 
 
 def test_the_brief_says_the_goal_the_rules_the_best_and_what_was_tried(context: Context):
-    brief = write_brief(context, research(), 15)
+    brief = write_brief(context, 4, 15)
     for said in (
         "60 seconds",
         "The current best has val_bpb 2.0533",  # as measured afresh
-        "- src/mlx_autoresearch/recipe/model.py",
+        "- src/mlx_autoresearch/recipe/**",
         "- train.seed",
         "15 minutes",
         "over up to 4 seeds",
@@ -70,7 +69,7 @@ def test_the_brief_says_the_goal_the_rules_the_best_and_what_was_tried(context: 
 
 
 def test_whatever_others_printed_is_quoted_as_data(context: Context):
-    brief = write_brief(context, research(), 15)
+    brief = write_brief(context, 4, 15)
     assert "\x1b" not in brief
     for line in brief.splitlines():
         if any(word in line for word in ("Ignore all rules", "NameError", "idea 2")):
@@ -79,7 +78,7 @@ def test_whatever_others_printed_is_quoted_as_data(context: Context):
 
 def test_every_kept_experiment_and_the_latest_others_are_shown(context: Context):
     many = [record(n, status="keep" if n == 2 else "discard", val_bpb=2.0) for n in range(1, 200)]
-    brief = write_brief(replace(context, history=many), research(), 15)
+    brief = write_brief(replace(context, history=many), None, 15)
     assert "> 2 | keep" in brief
     assert "> 199 | discard" in brief
     assert "> 3 | discard" not in brief
@@ -105,8 +104,8 @@ def test_an_agent_edits_the_worktree_and_gives_its_hypothesis(context: Context):
         "import sys, pathlib; brief = sys.stdin.read(); pathlib.Path('model.py').write_text('x = 1'); "
         "print(len(brief)); print('HYPOTHESIS: x is one'); print('KIND: other')"
     )
-    proposal = make_proposer(research(program)).propose(context)
-    assert proposal == Proposal("x is one", "other", edited_in_place=True)
+    proposal = make_proposer(settings_with(program)).propose(context)
+    assert proposal == Proposal("x is one", "other")
     assert (context.worktree / "model.py").read_text() == "x = 1"
     brief = (context.folder / "brief.md").read_text()
     assert (context.folder / "transcript.txt").read_text().splitlines()[0] == str(len(brief))
@@ -124,7 +123,7 @@ def test_an_agent_edits_the_worktree_and_gives_its_hypothesis(context: Context):
 def test_an_agent_that_fails_is_said_to(context: Context, program: str, kind: str, said: str):
     minutes = 0.02 if kind == "timeout" else 1
     with pytest.raises(ProposalFailed) as failure:
-        make_proposer(research(program, minutes=minutes)).propose(context)
+        make_proposer(settings_with(program, minutes=minutes)).propose(context)
     assert failure.value.kind == kind
     assert said in str(failure.value)
     assert (context.folder / "transcript.txt").is_file()
@@ -132,7 +131,7 @@ def test_an_agent_that_fails_is_said_to(context: Context, program: str, kind: st
 
 def test_an_agent_that_is_not_installed_is_said_to_be(context: Context):
     with pytest.raises(ProposalFailed, match="no-such-agent is not installed"):
-        make_proposer(research(command=["no-such-agent"])).propose(context)
+        make_proposer(settings_with(command=["no-such-agent"])).propose(context)
 
 
 def test_an_agent_is_found_from_the_folder_the_search_is_started_in(
@@ -142,7 +141,7 @@ def test_an_agent_is_found_from_the_folder_the_search_is_started_in(
     program.write_text("#!/bin/sh\npwd\necho HYPOTHESIS: from here\n")
     program.chmod(0o755)
     monkeypatch.chdir(tmp_path)
-    proposal = make_proposer(research(command=["./agent.sh"])).propose(context)
+    proposal = make_proposer(settings_with(command=["./agent.sh"])).propose(context)
     assert proposal is not None
     assert proposal.hypothesis == "from here"
 
@@ -153,7 +152,7 @@ def test_an_agent_inherits_the_variables_it_is_given_and_no_other_secrets(
     monkeypatch.setenv("MY_AGENT_KEY", "for the agent")
     monkeypatch.setenv("MY_BANK_KEY", "not for the agent")
     program = "import os; print('HYPOTHESIS:', os.environ.get('MY_AGENT_KEY'), os.environ.get('MY_BANK_KEY'))"
-    proposal = make_proposer(research(program, environment=["MY_AGENT_KEY"])).propose(context)
+    proposal = make_proposer(settings_with(program, environment=["MY_AGENT_KEY"])).propose(context)
     assert proposal is not None
     assert proposal.hypothesis == "for the agent None"
 
@@ -161,7 +160,7 @@ def test_an_agent_inherits_the_variables_it_is_given_and_no_other_secrets(
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_run_without_a_person(preset: str):
     proposer = make_proposer(
-        ResearchConfig.model_validate(
+        SearchConfig.model_validate(
             {"tag": "t", "proposer": {"kind": "agent", "preset": preset, "extra": ["--model", "x"]}}
         )
     )

@@ -13,12 +13,12 @@ from typing import Any
 
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.ledger.ledger import Ledger, Trial
-from mlx_autoresearch.research.loop import Research
+from mlx_autoresearch.research.home import Search
 from mlx_autoresearch.sandbox import processes
 from mlx_autoresearch.sandbox.command import run_command
 from mlx_autoresearch.sandbox.environment import clean_environment
 from mlx_autoresearch.trials.trial import run_trial
-from tests.support.laboratory import Quiet, free_trial, git, make_research
+from tests.support.laboratory import free_trial, git, make_search, run_search
 
 _STEPS = [
     {"hypothesis": f"learning rate {x}", "overrides": {"optimizer.matrix_lr": x}}
@@ -46,7 +46,7 @@ def kill_at_random_moments(home: Path, kills: int, run: Any) -> int:
         pid = os.fork()
         if pid == 0:
             try:
-                Research.open(home, run=run).go(Quiet())
+                run_search(Search.open(home, run_trial=run))
             finally:
                 os._exit(0)
         if first is None:
@@ -62,19 +62,19 @@ def kill_at_random_moments(home: Path, kills: int, run: Any) -> int:
     return killed
 
 
-def check(research: Research, repository: Path) -> None:
-    records = research.ledger.records()
+def check(search: Search, repository: Path) -> None:
+    records = search.ledger.records()
     numbers = [r.number for r in records if r.event != "remeasure"]
     assert numbers == list(range(len(_STEPS) + 1)), "every experiment once, in order"
     assert len({(r.event, r.number, tuple(t.seed for t in r.trials)) for r in records}) == len(records)
-    best = research.ledger.best()
+    best = search.ledger.best()
     assert best is not None
     assert git(repository, "rev-parse", "research/test").strip() == best.commit
-    assert git(research.workspace.path, "status", "--porcelain") == ""
+    assert git(search.workspace.path, "status", "--porcelain") == ""
     assert git(repository, "fsck", "--connectivity-only", "--no-dangling") == ""
     for record in records:
         assert git(repository, "cat-file", "-t", record.commit).strip() == "commit"
-    assert not processes.marked(f"research:{research.home}")
+    assert not processes.marked(f"research:{search.home}")
 
 
 def test_a_killed_search_resumes_as_if_nothing_had_happened(repository: Path, tiny: Config) -> None:
@@ -120,11 +120,11 @@ def main(repository: Path, config: Config, kills: int, kind: str) -> None:
     run = trial_with_processes if kind == "free" else run_trial
     steps = _STEPS if kind == "free" else _STEPS[:2]
     _STEPS[:] = steps
-    settings = make_research(config, steps, seeds={"baseline": 2, "best": 1, "most": 2})
-    research = Research.start(settings, repository / "runs", repository, run=run)
-    killed = kill_at_random_moments(research.home, kills, run)
-    last = Research.open(research.home, run=run)
-    last.go(Quiet())
+    settings = make_search(config, steps, seeds={"baseline": 2, "best": 1, "most": 2})
+    search = Search.start(settings, repository / "runs", repository, run_trial=run)
+    killed = kill_at_random_moments(search.home, kills, run)
+    last = Search.open(search.home, run_trial=run)
+    run_search(last)
     check(last, repository)
     print(killed)
 

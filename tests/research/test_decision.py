@@ -6,12 +6,13 @@ import math
 import random
 import runpy
 from pathlib import Path
-from statistics import NormalDist, fmean, variance
+from statistics import NormalDist, fmean
 
 import numpy as np
 import pytest
 
-from mlx_autoresearch.research.decision import Discard, Judge, Keep, MoreSeeds, Noise, pocock_level, t_cdf, t_quantile
+from mlx_autoresearch.ledger.noise import Noise
+from mlx_autoresearch.research.decision import Discard, Judge, Keep, MoreSeeds, pocock_level, t_cdf, t_quantile
 
 simulation = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "decisions.py"))
 
@@ -49,18 +50,6 @@ def test_boundaries_of_repeated_looks_are_pococks(rate: float, looks: int, z: fl
     assert -NormalDist().inv_cdf(pocock_level(rate, looks)) == pytest.approx(z, abs=1e-3)
 
 
-def test_pooled_noise_weighs_groups_by_their_degrees_of_freedom():
-    noise = Noise.pooled([[1.0, 1.2], [5.0], [2.0, 2.1, 2.3]])
-    assert noise.df == 3
-    assert noise.sd == pytest.approx(math.sqrt((variance([1.0, 1.2]) + 2 * variance([2.0, 2.1, 2.3])) / 3))
-    assert Noise.from_baseline([1.0, 1.2]) == Noise.pooled([[1.0, 1.2]])
-
-
-def test_noise_forgets_what_is_long_ago():
-    recent = [[1.0 + 0.001 * i for i in range(4)]] * 4
-    assert Noise.pooled([[1.0, 9.0], *recent]) == Noise.pooled(recent)
-
-
 # Of a search with 10 seconds a run: during the third run of the second group something else took the machine.
 DISTURBED = [
     [2.9406, 2.8987, 2.9171, 2.9642],
@@ -68,12 +57,6 @@ DISTURBED = [
     [2.6661, 2.7111, 2.7626],
     [2.773, 2.7316, 2.751, 2.7365],
 ]
-
-
-def test_a_disturbed_run_is_no_noise():
-    clean = [group[:2] if group[-1] == 3.0054 else group for group in DISTURBED]
-    assert Noise.pooled(DISTURBED) == Noise.pooled(clean)
-    assert Noise.pooled(DISTURBED).sd < 0.035
 
 
 def test_a_clear_gain_is_kept_although_a_run_of_the_best_was_disturbed():
@@ -85,19 +68,6 @@ def test_a_clear_gain_is_kept_although_a_run_of_the_best_was_disturbed():
 
 def test_a_candidates_own_bad_run_counts():
     assert isinstance(judge().next([1.95, 2.4], [2.0, 2.0, 2.0, 2.0]), Discard)
-
-
-def test_undisturbed_noise_is_all_counted():
-    rng = random.Random(0)
-    groups = [[rng.gauss(0, 1) for _ in range(3)] for _ in range(500)]
-    estimates = [Noise.pooled(groups[i : i + 6]) for i in range(0, 498, 6)]
-    assert all(noise.df == 12 for noise in estimates)
-    assert fmean(noise.sd**2 for noise in estimates) == pytest.approx(1.0, abs=0.1)
-
-
-def test_noise_needs_a_repeated_configuration():
-    with pytest.raises(ValueError, match=r"\[Noise.pooled\] expected"):
-        Noise.pooled([[1.0], [2.0]])
 
 
 def judge(sd: float = 0.01, df: int = 12, **settings) -> Judge:

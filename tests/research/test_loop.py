@@ -1,18 +1,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mlx_autoresearch.config.settings import Config
+from mlx_autoresearch.data.prepared import open_prepared
 from mlx_autoresearch.errors import RunFailed, UserError
 from mlx_autoresearch.ledger.ledger import Record, Trial
-from mlx_autoresearch.research.loop import Research
+from mlx_autoresearch.ledger.noise import Noise
+from mlx_autoresearch.machine.paths import cache_dir
+from mlx_autoresearch.report.history import History
+from mlx_autoresearch.research.champion import Champion
+from mlx_autoresearch.research.home import Search
 from mlx_autoresearch.trials.trial import TrialFailed
-from tests.support.laboratory import Quiet, free_trial, git, make_research
+from tests.support.laboratory import Quiet, free_trial, git, make_search, run_search
 
 SEEDS = {"baseline": 3, "best": 1, "most": 3}
 
@@ -25,37 +30,37 @@ def lr(value: float) -> dict[str, Any]:
     }
 
 
-def run(repository: Path, tiny: Config, steps: list[dict[str, Any]], **settings: Any) -> Research:
-    config = make_research(tiny, steps, **{"seeds": SEEDS} | settings)
-    research = Research.start(config, repository / "runs", repository, run=free_trial)
-    research.go(Quiet())
-    return research
+def run(repository: Path, tiny: Config, steps: list[dict[str, Any]], **settings: Any) -> Search:
+    config = make_search(tiny, steps, **{"seeds": SEEDS} | settings)
+    search = Search.start(config, repository / "runs", repository, run_trial=free_trial)
+    run_search(search)
+    return search
 
 
-def experiments(research: Research) -> list[Record]:
-    return [r for r in research.ledger.records() if r.event == "experiment"]
+def experiments(search: Search) -> list[Record]:
+    return [r for r in search.ledger.records() if r.event == "experiment"]
 
 
 def test_what_helps_is_kept_and_what_does_not_is_discarded(repository: Path, tiny: Config) -> None:
-    research = run(repository, tiny, [lr(0.02), lr(0.5), lr(0.001)])
-    assert [(r.number, r.status) for r in experiments(research)] == [(1, "keep"), (2, "discard"), (3, "keep")]
-    first, second, third = experiments(research)
+    search = run(repository, tiny, [lr(0.02), lr(0.5), lr(0.001)])
+    assert [(r.number, r.status) for r in experiments(search)] == [(1, "keep"), (2, "discard"), (3, "keep")]
+    first, second, third = experiments(search)
     assert (second.parent, third.parent) == (first.commit, first.commit)
-    assert research.workspace.best == third.commit
-    assert "matrix_lr: 0.001" in (research.workspace.path / "research/experiment.yaml").read_text()
+    assert search.workspace.best == third.commit
+    assert "matrix_lr: 0.001" in (search.workspace.path / "research/experiment.yaml").read_text()
     assert first.overrides == {"optimizer.matrix_lr": 0.02}
     assert first.files == ["research/experiment.yaml"]
     assert (first.insertions, first.deletions) == (1, 1)
 
 
 def test_every_experiment_can_be_diffed_but_the_branch_holds_kept_ones_only(repository: Path, tiny: Config) -> None:
-    research = run(repository, tiny, [lr(0.02), lr(0.5)])
-    kept, discarded = experiments(research)
+    search = run(repository, tiny, [lr(0.02), lr(0.5)])
+    kept, discarded = experiments(search)
     assert git(repository, "rev-parse", "refs/research/test/0002").strip() == discarded.commit
     assert "+  matrix_lr: 0.5" in git(repository, "show", discarded.commit)
     log = git(repository, "log", "--format=%H", "research/test").split()
     assert kept.commit in log and discarded.commit not in log
-    assert (research.home / "experiments/0002/diff.patch").read_text().count("\n+") == 2
+    assert (search.home / "experiments/0002/diff.patch").read_text().count("\n+") == 2
 
 
 def test_the_users_checkout_is_not_touched(repository: Path, tiny: Config) -> None:
@@ -77,8 +82,8 @@ def test_the_users_checkout_is_not_touched(repository: Path, tiny: Config) -> No
 def test_a_new_best_is_measured_again_at_new_seeds_which_its_rivals_are_paired_with(
     repository: Path, tiny: Config
 ) -> None:
-    research = run(repository, tiny, [lr(0.02), lr(0.0199)])
-    records = research.ledger.records()
+    search = run(repository, tiny, [lr(0.02), lr(0.0199)])
+    records = search.ledger.records()
     assert [r.event for r in records[:3]] == ["baseline", "experiment", "remeasure"]
     used = {t.seed for r in records[:2] for t in r.trials}
     fresh = {t.seed for r in records if r.event == "remeasure" for t in r.trials}
@@ -87,21 +92,21 @@ def test_a_new_best_is_measured_again_at_new_seeds_which_its_rivals_are_paired_w
 
 
 def test_checkpoints_of_discarded_experiments_are_deleted(repository: Path, tiny: Config) -> None:
-    research = run(repository, tiny, [lr(0.02), lr(0.5)])
-    left = sorted(p.relative_to(research.home).parts[1] for p in research.home.glob("experiments/*/*/*.safetensors"))
+    search = run(repository, tiny, [lr(0.02), lr(0.5)])
+    left = sorted(p.relative_to(search.home).parts[1] for p in search.home.glob("experiments/*/*/*.safetensors"))
     assert "0001" in left and "0002" not in left
 
 
-def test_greedy_keeps_any_improvement_after_one_seed(repository: Path, tiny: Config) -> None:
-    research = run(repository, tiny, [lr(0.039)], decision={"greedy": True})
-    baseline, experiment = research.ledger.records()
-    assert (len(baseline.trials), len(experiment.trials)) == (1, 1)
-    better = experiment.val_bpb < baseline.val_bpb  # type: ignore[operator]
-    assert experiment.status == ("keep" if better else "discard")
+def test_greedy_decides_after_one_seed(repository: Path, tiny: Config) -> None:
+    search = run(repository, tiny, [lr(0.02), lr(0.5), lr(0.01)], decision={"greedy": True})
+    records = search.ledger.records()
+    assert [r.event for r in records] == ["baseline", *["experiment"] * 3]  # nothing is measured again
+    assert [r.status for r in records] == ["keep", "keep", "discard", "keep"]
+    assert {len(r.trials) for r in records} == {1}
 
 
 def test_a_proposal_that_does_not_validate_is_rejected_and_told_why(repository: Path, tiny: Config) -> None:
-    research = run(
+    search = run(
         repository,
         tiny,
         [
@@ -112,7 +117,7 @@ def test_a_proposal_that_does_not_validate_is_rejected_and_told_why(repository: 
             lr(0.02),
         ],
     )
-    *rejected, good = experiments(research)
+    *rejected, good = experiments(search)
     assert [r.status for r in rejected] == ["rejected"] * 4
     assert "total_batch_size" in rejected[0].reason
     assert rejected[1].reason == "no change"
@@ -129,30 +134,31 @@ def test_a_crash_is_recorded_with_its_kind_and_the_search_goes_on(repository: Pa
             raise TrialFailed("timeout", "not finished")
         return free_trial(config, **given)
 
-    config = make_research(tiny, [lr(0.5), lr(0.6), lr(0.02)], seeds=SEEDS)
-    research = Research.start(config, repository / "runs", repository, run=crashes)
-    research.go(Quiet())
-    assert [r.status for r in experiments(research)] == ["crash", "timeout", "keep"]
-    assert experiments(research)[0].reason == "nan: the loss is NaN at step 3"
-    assert experiments(research)[0].val_bpb is None
+    config = make_search(tiny, [lr(0.5), lr(0.6), lr(0.02)], seeds=SEEDS)
+    search = Search.start(config, repository / "runs", repository, run_trial=crashes)
+    run_search(search)
+    assert [r.status for r in experiments(search)] == ["crash", "timeout", "keep"]
+    assert experiments(search)[0].reason == "nan: the loss is NaN at step 3"
+    assert experiments(search)[0].val_bpb is None
 
 
 def test_a_starting_point_that_cannot_be_trained_ends_the_search(repository: Path, tiny: Config) -> None:
     def crashes(config: Config, **given: Any) -> Trial:
         raise TrialFailed("out of memory", "no")
 
-    research = Research.start(make_research(tiny), repository / "runs", repository, run=crashes)
+    search = Search.start(make_search(tiny), repository / "runs", repository, run_trial=crashes)
     with pytest.raises(RunFailed, match="out of memory"):
-        research.go(Quiet())
+        run_search(search)
 
 
 def test_the_search_stops_after_as_many_experiments_as_asked(repository: Path, tiny: Config) -> None:
-    config = make_research(tiny, [lr(x) for x in (0.5, 0.6, 0.7, 0.8)], seeds=SEEDS, experiments=3)
-    research = Research.start(config, repository / "runs", repository, run=free_trial)
-    research.go(Quiet(), experiments=1)
-    assert len(experiments(research)) == 1
-    Research.open(research.home, run=free_trial).go(Quiet())
-    assert [r.number for r in experiments(research)] == [1, 2, 3]
+    config = make_search(tiny, [lr(x) for x in (0.5, 0.6, 0.7, 0.8)], seeds=SEEDS, experiments=3)
+    search = Search.start(config, repository / "runs", repository, run_trial=free_trial)
+    run_search(search, experiments=1)
+    assert len(experiments(search)) == 1
+    resumed = Search.open(search.home, run_trial=free_trial)
+    run_search(resumed)
+    assert [r.number for r in experiments(resumed)] == [1, 2, 3]
 
 
 def test_an_interrupted_experiment_is_forgotten_and_its_number_used_again(repository: Path, tiny: Config) -> None:
@@ -162,25 +168,25 @@ def test_an_interrupted_experiment_is_forgotten_and_its_number_used_again(reposi
             raise KeyboardInterrupt
         return free_trial(config, **given)
 
-    config = make_research(tiny, [lr(0.5), lr(0.02)], seeds=SEEDS)
-    research = Research.start(config, repository / "runs", repository, run=interrupted)
+    config = make_search(tiny, [lr(0.5), lr(0.02)], seeds=SEEDS)
+    search = Search.start(config, repository / "runs", repository, run_trial=interrupted)
     with pytest.raises(KeyboardInterrupt):
-        research.go(Quiet())
-    again = Research.open(research.home, run=free_trial)
-    again.go(Quiet())
+        run_search(search)
+    again = Search.open(search.home, run_trial=free_trial)
+    run_search(again)
     assert [(r.number, r.status) for r in experiments(again)] == [(1, "discard"), (2, "keep")]
 
 
 def test_a_research_is_started_once_and_run_by_one_process(repository: Path, tiny: Config) -> None:
-    research = run(repository, tiny, [lr(0.5)])
-    with pytest.raises(UserError, match="holds a research already"):
-        Research.start(research.config, repository / "runs", repository, run=free_trial)
+    search = run(repository, tiny, [lr(0.5)])
+    with pytest.raises(UserError, match="holds a search already"):
+        Search.start(search.config, repository / "runs", repository, run_trial=free_trial)
     with pytest.raises(UserError, match="branch research/test exists already"):
-        Research.start(research.config, repository / "elsewhere", repository, run=free_trial)
+        Search.start(search.config, repository / "elsewhere", repository, run_trial=free_trial)
     from filelock import FileLock
 
-    with FileLock(research.home / ".lock"), pytest.raises(UserError, match="another process"):
-        Research.open(research.home, run=free_trial).go(Quiet())
+    with FileLock(search.home / ".lock"), pytest.raises(UserError, match="another process"):
+        run_search(Search.open(search.home, run_trial=free_trial))
 
 
 def test_a_start_that_was_killed_half_way_can_be_repeated(
@@ -203,9 +209,9 @@ def test_a_folder_that_is_no_research_is_left_alone(repository: Path, tiny: Conf
     precious.parent.mkdir()
     precious.write_text("years of work")
     git(repository, "branch", "research/documents")
-    config = make_research(tiny, [lr(0.5)], seeds=SEEDS, tag="documents")
-    with pytest.raises(UserError, match="exists and holds no research"):
-        Research.start(config, tmp_path, repository, run=free_trial)
+    config = make_search(tiny, [lr(0.5)], seeds=SEEDS, tag="documents")
+    with pytest.raises(UserError, match="exists and holds no search"):
+        Search.start(config, tmp_path, repository, run_trial=free_trial)
     assert precious.read_text() == "years of work"
     assert "research/documents" in git(repository, "branch")
 
@@ -213,34 +219,57 @@ def test_a_folder_that_is_no_research_is_left_alone(repository: Path, tiny: Conf
 def test_a_research_may_live_outside_the_checkout(
     repository: Path, tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = make_research(tiny, [lr(0.02), lr(0.001)], seeds=SEEDS)
-    Research.start(config, tmp_path / "elsewhere", repository, run=free_trial).go(Quiet(), experiments=1)
+    config = make_search(tiny, [lr(0.02), lr(0.001)], seeds=SEEDS)
+    run_search(Search.start(config, tmp_path / "elsewhere", repository, run_trial=free_trial), experiments=1)
     monkeypatch.chdir(repository)
-    resumed = Research.open(tmp_path / "elsewhere" / "test", run=free_trial)
-    resumed.go(Quiet())
+    resumed = Search.open(tmp_path / "elsewhere" / "test", run_trial=free_trial)
+    run_search(resumed)
     assert [r.status for r in experiments(resumed)] == ["keep", "keep"]
 
 
-def test_changed_validation_data_end_the_search(
-    repository: Path, tiny: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    research = run(repository, tiny, [lr(0.5)])
-    changed: Mapping[str, str] = {"val.bin": "other"}
-    monkeypatch.setattr("mlx_autoresearch.research.guard.rules.metric_files", lambda data: changed)
-    with pytest.raises(UserError, match="what results depend on has changed"):
-        Research.open(research.home, run=free_trial).go(Quiet())
+def test_changed_validation_data_end_the_search(repository: Path, tiny: Config) -> None:
+    search = run(repository, tiny, [lr(0.5), lr(0.6)], experiments=1)
+    data = open_prepared(tiny.data.source, vocab_size=tiny.data.vocab_size, cache_dir=cache_dir())
+    tokens = data.path / next(iter(data.manifest.splits["val"].files))
+    honest = tokens.read_bytes()
+    tokens.write_bytes(honest[:-1] + bytes([honest[-1] ^ 1]))
+    try:
+        with pytest.raises(UserError, match="what results depend on has changed"):
+            run_search(Search.open(search.home, run_trial=free_trial))
+    finally:
+        tokens.write_bytes(honest)
+    run_search(Search.open(search.home, run_trial=free_trial))
 
 
 def test_two_researches_live_side_by_side(repository: Path, tiny: Config) -> None:
     for tag in ("one", "two"):
-        research = run(repository, tiny, [lr(0.02)], tag=tag)
-        assert [r.status for r in experiments(research)] == ["keep"]
+        search = run(repository, tiny, [lr(0.02)], tag=tag)
+        assert [r.status for r in experiments(search)] == ["keep"]
     assert len(git(repository, "worktree", "list").splitlines()) == 3
 
 
 def test_the_tables_are_derived_from_the_ledger(repository: Path, tiny: Config) -> None:
-    research = run(repository, tiny, [lr(0.02), lr(0.5)])
-    lines = (research.home / "results.tsv").read_text().splitlines()
+    search = run(repository, tiny, [lr(0.02), lr(0.5)])
+    lines = (search.home / "results.tsv").read_text().splitlines()
     assert lines[0] == "commit\tval_bpb\tmemory_gb\tstatus\tdescription"
-    assert len(lines) == 1 + len(research.ledger.records())
-    assert json.loads((research.home / "ledger.jsonl").read_text().splitlines()[0])["event"] == "baseline"
+    assert len(lines) == 1 + len([r for r in search.ledger.records() if r.event != "remeasure"]) == 4
+    assert json.loads((search.home / "ledger.jsonl").read_text().splitlines()[0])["event"] == "baseline"
+
+
+def test_the_page_shows_the_noise_that_decisions_use(repository: Path, tiny: Config) -> None:
+    def wild(config: Config, *, seed: int, **given: Any) -> Trial:
+        """The second candidate is promising at its first seed, and a whole bit worse at its second one."""
+        trial = free_trial(config, seed=seed, **given)
+        if config.optimizer.matrix_lr != 0.06:
+            return trial
+        return replace(trial, val_bpb=2.017 if seed == 42 + SEEDS["most"] else 3.0)
+
+    config = make_search(tiny, [lr(0.02), lr(0.06)], seeds=SEEDS)
+    search = Search.start(config, repository / "runs", repository, run_trial=wild)
+    run_search(search)
+    kept, discarded = experiments(search)
+    assert (kept.status, discarded.status, len(discarded.trials)) == ("keep", "discard", 2)
+    noise = Noise.of(search.ledger.records(), search.config.seeds)
+    assert noise is not None
+    assert History.read(search.home).sigma == Champion(search, Quiet()).noise().sd == noise.sd
+    assert noise.sd < 0.002

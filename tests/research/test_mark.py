@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from mlx_autoresearch.config.settings import Config
-from mlx_autoresearch.research.home import Storage
+from mlx_autoresearch.research.home import Search
 from mlx_autoresearch.sandbox import processes
 from mlx_autoresearch.sandbox.command import Running
-from tests.support.laboratory import make_research, wait_until
+from tests.support.laboratory import make_search, wait_until
 
 
 def test_processes_of_a_search_inside_another_are_left_alone(repository: Path, tiny: Config) -> None:
-    outer = Storage.create(make_research(tiny, tag="outer"), repository / "runs", repository)
-    inner = Storage.create(make_research(tiny, tag="inner"), outer.home / "worktree" / "runs", repository)
-    like = Storage.create(make_research(tiny, tag="outer2"), repository / "runs", repository)
+    outer = Search.start(make_search(tiny, tag="outer"), repository / "runs", repository)
+    inner = Search.start(make_search(tiny, tag="inner"), outer.home / "worktree" / "runs", repository)
+    like = Search.start(make_search(tiny, tag="outer2"), repository / "runs", repository)
     link = repository / "link"
     link.symlink_to(repository / "runs")
     commands = {
@@ -23,7 +23,7 @@ def test_processes_of_a_search_inside_another_are_left_alone(repository: Path, t
     }
     try:
         wait_until(lambda: all(processes.marked(home.mark) for home in commands))
-        Storage.open(link / "outer").recover()
+        Search.open(link / "outer").recover()
         assert [commands[home].alive for home in (inner, like)] == [True, True]
         assert commands[outer].wait().returncode == -9
         assert processes.marked(outer.mark) == []

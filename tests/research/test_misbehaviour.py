@@ -13,13 +13,13 @@ import pytest
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.ledger.ledger import Record, Trial
 from mlx_autoresearch.research.guard import rules
-from mlx_autoresearch.research.loop import Research
+from mlx_autoresearch.research.home import Search
 from mlx_autoresearch.research.proposers import agent
 from mlx_autoresearch.sandbox import landlock, processes
 from mlx_autoresearch.sandbox.command import run_command
 from mlx_autoresearch.trials.limits import Limits
 from mlx_autoresearch.trials.trial import run_trial
-from tests.support.laboratory import free_trial, git, make_research, replace, run_programs
+from tests.support.laboratory import free_trial, git, make_search, replace, run_programs
 
 confined = pytest.mark.skipif(not landlock.version(), reason="this kernel has no Landlock")
 
@@ -47,21 +47,21 @@ def model(old: str, new: str) -> str:
 
 
 @pytest.fixture
-def research(repository: Path, tiny: Config) -> Research:
-    config = make_research(tiny, seeds={"baseline": 2, "best": 1, "most": 2})
-    return Research.start(config, repository / "runs", repository, run=free_trial)
+def search(repository: Path, tiny: Config) -> Search:
+    config = make_search(tiny, seeds={"baseline": 2, "best": 1, "most": 2})
+    return Search.start(config, repository / "runs", repository, run_trial=free_trial)
 
 
 def real_where_code_changed(config: Config, *, code: Path | None, **given: Any) -> Trial:
     return (free_trial if code is None else run_trial)(config, code=code, **given)
 
 
-def caught(research: Research, program: str, *, seconds: float = 20.0) -> Record:
+def caught(search: Search, program: str, *, seconds: float = 20.0) -> Record:
     """The record of a program's experiment; the next one finds a clean worktree and is judged as usual."""
-    bad, good = run_programs(research, program, CLEAN + GOOD, seconds=seconds)
+    bad, good = run_programs(search, program, CLEAN + GOOD, seconds=seconds)
     assert good.status == "keep", good.reason
     assert good.parent == bad.parent
-    assert not processes.marked(f"research:{research.home}")
+    assert not processes.marked(f"research:{search.home}")
     return bad
 
 
@@ -86,8 +86,8 @@ REJECTED = [
 ]  # fmt: skip
 
 
-def test_what_may_not_be_changed_is_rejected(research: Research) -> None:
-    *bad, good = run_programs(research, *(CLEAN + program for program, _ in REJECTED), CLEAN + GOOD)
+def test_what_may_not_be_changed_is_rejected(search: Search) -> None:
+    *bad, good = run_programs(search, *(CLEAN + program for program, _ in REJECTED), CLEAN + GOOD)
     for (program, reason), record in zip(REJECTED, bad, strict=True):
         assert record.status == "rejected", program
         assert reason in record.reason
@@ -95,12 +95,12 @@ def test_what_may_not_be_changed_is_rejected(research: Research) -> None:
     assert good.status == "keep"
 
 
-def test_a_changed_seed_is_flagged_and_not_rewarded(research: Research) -> None:
+def test_a_changed_seed_is_flagged_and_not_rewarded(search: Search) -> None:
     program = EDIT + (
         'edit("research/experiment.yaml", "seed: 42", "seed: 7")\n'
         'edit("research/experiment.yaml", "matrix_lr: 0.04", "matrix_lr: 0.9")\n'
     )
-    record = caught(research, program)
+    record = caught(search, program)
     assert record.status == "discard"
     assert "train.seed=7 was put back" in record.reason
     assert record.overrides == {"optimizer.matrix_lr": 0.9}
@@ -116,18 +116,16 @@ def test_a_changed_seed_is_flagged_and_not_rewarded(research: Research) -> None:
         ("import os\nwhile True: os.write(1, b'x' * 65536)", "rejected", "printed without end"),
     ],
 )
-def test_an_agent_that_fails_is_a_crash_or_a_timeout(
-    research: Research, program: str, status: str, reason: str
-) -> None:
-    record = caught(research, program, seconds=5.0)
+def test_an_agent_that_fails_is_a_crash_or_a_timeout(search: Search, program: str, status: str, reason: str) -> None:
+    record = caught(search, program, seconds=5.0)
     assert record.status == status
     assert reason in record.reason
-    transcript = research.home / "experiments/0001/transcript.txt"
+    transcript = search.home / "experiments/0001/transcript.txt"
     assert transcript.stat().st_size < 2**21
 
 
 @pytest.mark.parametrize("clear", ["", "os.environ.clear(); "])
-def test_a_daemon_is_killed(research: Research, clear: str, tmp_path: Path) -> None:
+def test_a_daemon_is_killed(search: Search, clear: str, tmp_path: Path) -> None:
     alive = tmp_path / "checkout/runs/test/worktree/alive"
     program = f"""
 import os, time
@@ -140,34 +138,34 @@ while not os.path.exists({str(alive)!r}) or not open({str(alive)!r}).read().stri
 os.write(1, b"pid " + open({str(alive)!r}).read().encode())
 os.remove({str(alive)!r})
 """
-    record = caught(research, program)
+    record = caught(search, program)
     assert record.status == "rejected"
     assert "processes running; killed" in record.reason
-    pid = int((research.home / "experiments/0001/transcript.txt").read_text().split()[1])
+    pid = int((search.home / "experiments/0001/transcript.txt").read_text().split()[1])
     assert pid not in {p.pid for p in processes.running()}
 
 
-def test_deleting_git_does_not_matter(research: Research, repository: Path) -> None:
-    record = caught(research, "import os; os.remove('.git'); os.mkdir('.git'); open('.git/HEAD', 'w').write('x')")
+def test_deleting_git_does_not_matter(search: Search, repository: Path) -> None:
+    record = caught(search, "import os; os.remove('.git'); os.mkdir('.git'); open('.git/HEAD', 'w').write('x')")
     assert record.reason == "no change"
     assert git(repository, "status", "--porcelain") == ""
 
 
 @confined
-def test_nothing_outside_the_worktree_can_be_written(research: Research, repository: Path) -> None:
+def test_nothing_outside_the_worktree_can_be_written(search: Search, repository: Path) -> None:
     program = f"""
 import os, shutil
 from pathlib import Path
 shutil.rmtree({str(repository / ".git")!r}, ignore_errors=True)
-for path in ({str(repository / "README.md")!r}, {str(research.ledger.path)!r}, {rules.__file__!r}):
+for path in ({str(repository / "README.md")!r}, {str(search.ledger.path)!r}, {rules.__file__!r}):
     try:
         open(path, "a").write("mine")
     except PermissionError:
         continue
     raise SystemExit(1)
 """
-    ledger = research.ledger
-    record = caught(research, program)
+    ledger = search.ledger
+    record = caught(search, program)
     assert record.reason == "no change"
     assert (repository / "README.md").read_text() == "a checkout\n"
     assert git(repository, "fsck") == ""
@@ -175,19 +173,19 @@ for path in ({str(repository / "README.md")!r}, {str(research.ledger.path)!r}, {
 
 
 def test_without_confinement_a_change_outside_the_worktree_is_noticed(
-    research: Research, repository: Path, monkeypatch: pytest.MonkeyPatch
+    search: Search, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(landlock, "version", lambda: 0)
     monkeypatch.setattr(agent, "run_command", lambda argv, **given: run_command(argv, **given | {"writable": None}))
     program = f"open({str(repository / 'README.md')!r}, 'a').write('mine')"
-    record = caught(research, program)
+    record = caught(search, program)
     assert record.status == "rejected"
     assert record.reason == "guard: README.md changed outside the worktree"
 
 
-def trained(research: Research, program: str) -> Record:
-    research._run = real_where_code_changed
-    return caught(research, program)
+def trained(search: Search, program: str) -> Record:
+    search.run_trial = real_where_code_changed
+    return caught(search, program)
 
 
 @pytest.fixture(scope="session")
@@ -199,8 +197,8 @@ def honest(tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> float:
     return trial.val_bpb
 
 
-def test_honest_code_gets_the_same_digits_as_the_installed_code(research: Research, honest: float) -> None:
-    record = trained(research, 'open("src/mlx_autoresearch/recipe/model.py", "a").write("# a comment\\n")')
+def test_honest_code_gets_the_same_digits_as_the_installed_code(search: Search, honest: float) -> None:
+    record = trained(search, 'open("src/mlx_autoresearch/recipe/model.py", "a").write("# a comment\\n")')
     assert record.status == "discard"
     assert record.trials[0].seed == 42
     assert record.trials[0].val_bpb == honest
@@ -215,29 +213,29 @@ def test_honest_code_gets_the_same_digits_as_the_installed_code(research: Resear
         (model(LOGITS, "return mx.random.normal((*hidden.shape[:-1], self.config.vocab_size))"), "ahead|same tokens"),
     ],
 )  # fmt: skip
-def test_logits_that_cheat_are_rejected(research: Research, program: str, reason: str) -> None:
+def test_logits_that_cheat_are_rejected(search: Search, program: str, reason: str) -> None:
     import re
 
-    record = trained(research, program)
+    record = trained(search, program)
     assert record.status == "rejected"
     assert record.reason.startswith("metric: ")
     assert re.search(reason, record.reason)
 
 
-def test_constant_logits_get_what_they_deserve(research: Research) -> None:
+def test_constant_logits_get_what_they_deserve(search: Search) -> None:
     program = model(LOGITS, "return mx.zeros((*hidden.shape[:-1], self.config.vocab_size))")
-    record = trained(research, program)
+    record = trained(search, program)
     assert record.status == "discard"
     assert record.val_bpb is not None and record.val_bpb > 3
 
 
-def test_unnormalised_logits_gain_nothing(research: Research, honest: float) -> None:
-    record = trained(research, model(LOGITS, LOGITS + " + 50.0"))
+def test_unnormalised_logits_gain_nothing(search: Search, honest: float) -> None:
+    record = trained(search, model(LOGITS, LOGITS + " + 50.0"))
     assert record.trials[0].val_bpb == pytest.approx(honest, abs=1e-3)
 
 
 def test_an_import_hook_that_passes_the_scan_does_not_move_the_metric(
-    research: Research, honest: float, monkeypatch: pytest.MonkeyPatch
+    search: Search, honest: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rules, "scan", lambda *_: [])
     hook = """
@@ -251,12 +249,12 @@ evaluate.check_causality = lambda *a, **k: None
 score.scores = lambda bpb: {"val_bpb": 0.1}
 """
     program = f"open('src/mlx_autoresearch/recipe/schedule.py', 'a').write({hook!r})"
-    record = trained(research, program)
+    record = trained(search, program)
     assert record.trials[0].val_bpb == honest
 
 
 def test_a_link_in_the_run_folder_is_not_written_through(
-    research: Research, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rules, "scan", lambda *_: [])
     victim = tmp_path / "victim"
@@ -265,7 +263,7 @@ def test_a_link_in_the_run_folder_is_not_written_through(
     program = (
         f"open('src/mlx_autoresearch/recipe/schedule.py', 'a').write({f'import atexit, os; atexit.register({link})'!r})"
     )
-    record = trained(research, program)
+    record = trained(search, program)
     assert (record.status, victim.read_text()) == ("rejected", "dear")
     assert "something else than files" in record.reason
 
@@ -277,38 +275,38 @@ def limited(**limits: float) -> Callable[..., Trial]:
     return run
 
 
-def test_code_that_loops_forever_is_a_timeout(research: Research) -> None:
-    research._run = limited(startup_seconds=4.0, training_seconds=1.0, evaluate_seconds=1.0)
-    record = caught(research, model(HIDDEN, "while True: pass"))
+def test_code_that_loops_forever_is_a_timeout(search: Search) -> None:
+    search.run_trial = limited(startup_seconds=4.0, training_seconds=1.0, evaluate_seconds=1.0)
+    record = caught(search, model(HIDDEN, "while True: pass"))
     assert (record.status, record.trials) == ("timeout", [])
 
 
-def test_code_that_takes_too_much_memory_is_out_of_memory(research: Research) -> None:
-    research._run = limited(memory_mb=600.0)
+def test_code_that_takes_too_much_memory_is_out_of_memory(search: Search) -> None:
+    search.run_trial = limited(memory_mb=600.0)
     hog = "self.hog = [np.ones(10_000_000) for _ in range(100)]\n        " + HIDDEN
-    record = caught(research, model(HIDDEN, hog))
+    record = caught(search, model(HIDDEN, hog))
     assert record.status == "crash"
     assert record.reason.startswith("out of memory")
 
 
-def test_code_that_raises_is_a_crash_told_with_its_last_line(research: Research) -> None:
-    record = trained(research, model(HIDDEN, "raise TypeError('\\x1b[31mno such thing')"))
+def test_code_that_raises_is_a_crash_told_with_its_last_line(search: Search) -> None:
+    record = trained(search, model(HIDDEN, "raise TypeError('\\x1b[31mno such thing')"))
     assert record.status == "crash"
     assert record.reason.startswith("exception: TypeError: no such thing")
-    assert "Traceback" in (research.home / "experiments/0001/output.txt").read_text()
+    assert "Traceback" in (search.home / "experiments/0001/output.txt").read_text()
 
 
 def test_training_longer_than_the_budget_is_rejected(repository: Path, tiny: Config) -> None:
     budget = {"train": tiny.train.model_copy(update={"max_steps": None, "time_budget": 0.3})}
-    config = make_research(tiny.model_copy(update=budget), seeds={"baseline": 2, "best": 1, "most": 2})
-    research = Research.start(config, repository / "runs", repository, run=real_where_code_changed)
+    config = make_search(tiny.model_copy(update=budget), seeds={"baseline": 2, "best": 1, "most": 2})
+    search = Search.start(config, repository / "runs", repository, run_trial=real_where_code_changed)
     # The trainer's own clock is slowed down, as code that got past the scan might do.
     slow = "import time\n_clock = time.perf_counter\ntime.perf_counter = lambda: _clock() / 10\n"
     program = f"open('src/mlx_autoresearch/recipe/schedule.py', 'a').write({slow!r})"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rules, "scan", lambda *_: [])
         started = time.monotonic()
-        record = caught(research, program)
+        record = caught(search, program)
     assert record.status == "rejected", (record.reason, time.monotonic() - started)
     assert "are allowed" in record.reason
     assert not math.isnan(record.seconds)

@@ -11,22 +11,23 @@ import pytest
 from mlx_autoresearch.config.load import load_config, settings_of, validate_config
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.ledger.ledger import Record
-from mlx_autoresearch.research.proposers import Context, Proposal, Proposer, make_proposer
+from mlx_autoresearch.research.proposers.base import Context, Proposal, Proposer
+from mlx_autoresearch.research.proposers.make import make_proposer
 from mlx_autoresearch.research.proposers.neighbours import in_words, neighbour, place, signature
-from mlx_autoresearch.research.settings import Dimension, ResearchConfig, Search, load_research
+from mlx_autoresearch.research.proposers.settings import Dimension, OptunaSettings
+from mlx_autoresearch.research.settings import SearchConfig, load_search
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-FROZEN = ["data.*", "evaluate.*", "train.time_budget", "train.max_steps", "train.seed"]
 
 
 @pytest.fixture(scope="module")
-def overnight() -> ResearchConfig:
-    return load_research(CONFIGS / "research" / "overnight.yaml")
+def overnight() -> SearchConfig:
+    return load_search(CONFIGS / "research" / "overnight.yaml")
 
 
-def research(**proposer) -> ResearchConfig:
+def searched(**proposer) -> SearchConfig:
     settings = {"moves": []} | proposer
-    return ResearchConfig.model_validate({"tag": "t", "proposer": settings, "start": Config()})
+    return SearchConfig.model_validate({"tag": "t", "proposer": settings, "start": Config()})
 
 
 def record(number: int, **fields) -> Record:
@@ -40,7 +41,7 @@ class Night:
     """The loop in small: a configuration's val_bpb is a function, and smaller is kept."""
 
     def __init__(
-        self, settings: ResearchConfig, measure: Callable[[Config], float | None], ledger: list[Record] | None = None
+        self, settings: SearchConfig, measure: Callable[[Config], float | None], ledger: list[Record] | None = None
     ):
         self.settings, self.measure = settings, measure
         self.proposer: Proposer = make_proposer(settings)
@@ -61,7 +62,7 @@ class Night:
 
     def propose(self, number: int | None = None) -> Proposal | None:
         config, here = self.configs[self.best.commit], Path()
-        context = Context(number or len(self.ledger), self.best, self.ledger, here, here, config, [], FROZEN)
+        context = Context(number or len(self.ledger), self.best, self.ledger, here, here, config)
         return self.proposer.propose(context)
 
     def step(self) -> Proposal | None:
@@ -96,7 +97,7 @@ def random_bpb(seed: int) -> Callable[[Config], float | None]:
     )
 
 
-def test_every_proposal_can_be_trained_is_new_and_leaves_the_frozen_alone(overnight: ResearchConfig):
+def test_every_proposal_can_be_trained_is_new_and_leaves_the_frozen_alone(overnight: SearchConfig):
     night = Night(overnight, random_bpb(1))
     seen = {signature(overnight.start)}
     for _ in range(60):
@@ -113,17 +114,17 @@ def test_every_proposal_can_be_trained_is_new_and_leaves_the_frozen_alone(overni
         assert "\n" not in proposal.hypothesis
 
 
-def test_a_proposal_changes_few_keys_of_the_best(overnight: ResearchConfig):
+def test_a_proposal_changes_few_keys_of_the_best(overnight: SearchConfig):
     night = Night(overnight, random_bpb(2))
-    assert isinstance(overnight.proposer, Search)
+    assert isinstance(overnight.proposer, OptunaSettings)
     searched = [len(set(p.overrides) & set(overnight.proposer.space)) for _ in range(45) if (p := night.step())]
     assert max(searched) <= 4
     assert sum(n == 1 for n in searched) > 35
 
 
-def test_declared_moves_come_first_and_in_order(overnight: ResearchConfig):
+def test_declared_moves_come_first_and_in_order(overnight: SearchConfig):
     night = Night(overnight, lambda config: 2.0)  # nothing helps
-    assert isinstance(overnight.proposer, Search)
+    assert isinstance(overnight.proposer, OptunaSettings)
     for move in overnight.proposer.moves:
         proposal = night.step()
         assert proposal is not None
@@ -131,7 +132,7 @@ def test_declared_moves_come_first_and_in_order(overnight: ResearchConfig):
         assert move.overrides.items() <= proposal.overrides.items()
 
 
-def test_what_helps_is_carried_on_until_it_no_longer_does(overnight: ResearchConfig):
+def test_what_helps_is_carried_on_until_it_no_longer_does(overnight: SearchConfig):
     night = Night(overnight, lambda config: 2 + abs(config.train.total_batch_size - 1024) / 10_000)
     proposals = [night.step() for _ in range(4)]
     sizes = [p.overrides.get("train.total_batch_size") for p in proposals if p]
@@ -143,7 +144,7 @@ def test_what_helps_is_carried_on_until_it_no_longer_does(overnight: ResearchCon
     assert "train.total_batch_size" not in last.overrides
 
 
-def test_a_restart_from_the_ledger_alone_goes_on_with_the_same_proposals(overnight: ResearchConfig):
+def test_a_restart_from_the_ledger_alone_goes_on_with_the_same_proposals(overnight: SearchConfig):
     one = Night(overnight, random_bpb(3))
     for _ in range(27):
         one.step()
@@ -158,7 +159,7 @@ def test_the_search_learns_which_keys_pay():
         "optimizer.adam_betas": [[0.8, 0.9 + i / 1000] for i in range(40)],
         "train.muon_momentum": [[0.8, 0.9 + i / 1000] for i in range(40)],
     }
-    night = Night(research(space={key: {"choices": values} for key, values in choices.items()}), lambda config: 2.0)
+    night = Night(searched(space={key: {"choices": values} for key, values in choices.items()}), lambda config: 2.0)
     for number in range(1, 31):
         key = list(choices)[number % 3]
         value = 1.99 if key == "model.window_pattern" else 2.02
@@ -170,7 +171,7 @@ def test_the_search_learns_which_keys_pay():
 
 def test_near_misses_against_the_same_best_are_combined():
     space = {"model.mlp": {"choices": ["relu2", "swiglu"]}, "model.softcap": {"choices": [15.0, None]}}
-    night = Night(research(space=space), lambda config: 2.0)
+    night = Night(searched(space=space), lambda config: 2.0)
     for number, overrides in enumerate([{"model.mlp": "swiglu"}, {"model.softcap": None}], 1):
         night.add(record(number, overrides=overrides, val_bpb=1.99, status="discard"))
     proposal = night.propose()
@@ -179,18 +180,18 @@ def test_near_misses_against_the_same_best_are_combined():
 
 
 def test_a_space_that_has_been_searched_through_ends_the_night():
-    night = Night(research(space={"model.mlp": {"choices": ["relu2", "swiglu", "gelu"]}}), lambda config: 2.0)
+    night = Night(searched(space={"model.mlp": {"choices": ["relu2", "swiglu", "gelu"]}}), lambda config: 2.0)
     assert [p.overrides["model.mlp"] if (p := night.step()) else None for _ in range(3)].count(None) == 1
 
 
-def test_a_crash_is_not_proposed_again_and_does_not_stop_the_search(overnight: ResearchConfig):
+def test_a_crash_is_not_proposed_again_and_does_not_stop_the_search(overnight: SearchConfig):
     night = Night(overnight, lambda config: None if config != overnight.start else 2.0)
     assert len({p.hypothesis for _ in range(30) if (p := night.step())}) == 30
 
 
 def test_what_is_frozen_is_never_proposed():
     night = Night(
-        research(space={"train.seed": {"choices": [42, 1, 2]}, "model.depth": {"choices": [4, 3]}}), lambda c: 2.0
+        searched(space={"train.seed": {"choices": [42, 1, 2]}, "model.depth": {"choices": [4, 3]}}), lambda c: 2.0
     )
     proposal = night.step()
     assert proposal is not None
@@ -258,7 +259,7 @@ def test_hypotheses_are_in_plain_words(key: str, old, new, words: str):
 
 def test_a_script_proposes_its_steps_by_number_then_ends():
     steps = [{"hypothesis": "one", "overrides": {"model.depth": 2}}, {"hypothesis": "two", "patch": "--- a\n+++ b\n"}]
-    settings = ResearchConfig.model_validate({"tag": "t", "proposer": {"kind": "script", "steps": steps}})
+    settings = SearchConfig.model_validate({"tag": "t", "proposer": {"kind": "script", "steps": steps}})
     night = Night(settings, lambda config: 2.0)
     assert night.step() == Proposal("one", "other", {"model.depth": 2})
     assert night.step() == Proposal("two", "other", {}, "--- a\n+++ b\n")

@@ -1,4 +1,4 @@
-"""Research files: bases, starting points, overrides, and what is wrong with them in one line."""
+"""Search files: bases, starting points, overrides, and what is wrong with them in one line."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from mlx_autoresearch.config.load import load_config
+from mlx_autoresearch.config.load import check_key, load_config
 from mlx_autoresearch.errors import UserError
-from mlx_autoresearch.research.settings import Agent, Dimension, Search, load_research
+from mlx_autoresearch.research.proposers.settings import AgentSettings, Dimension, OptunaSettings
+from mlx_autoresearch.research.settings import load_search
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 EXAMPLES = sorted((CONFIGS / "research").glob("*.yaml"))
@@ -22,35 +23,35 @@ def write(folder: Path, text: str, name: str = "night.yaml") -> Path:
 
 def error_of(*arguments) -> str:
     with pytest.raises(UserError) as error:
-        load_research(*arguments)
+        load_search(*arguments)
     assert len(str(error.value).splitlines()) == 1
     return str(error.value)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_the_examples_load_and_what_is_stored_of_them_stands_alone(tmp_path: Path, path: Path):
-    research = load_research(path)
-    assert load_research(write(tmp_path, research.to_yaml())) == research
+    search = load_search(path)
+    assert load_search(write(tmp_path, search.to_yaml())) == search
 
 
 def test_the_demo_is_the_overnight_search_in_small():
-    demo, overnight = (load_research(CONFIGS / "research" / f"{name}.yaml") for name in ("demo", "overnight"))
+    demo, overnight = (load_search(CONFIGS / "research" / f"{name}.yaml") for name in ("demo", "overnight"))
     assert (demo.experiments, demo.hours, demo.start.train.time_budget) == (126, None, 10)
     assert demo.proposer == overnight.proposer
     assert demo.start.model == overnight.start.model
 
 
 def test_the_overnight_start_trains_the_default_model():
-    start = load_research(CONFIGS / "research" / "overnight.yaml").start
+    start = load_search(CONFIGS / "research" / "overnight.yaml").start
     assert start.gpt_config() == load_config(CONFIGS / "default.yaml").gpt_config()
 
 
 def test_overrides_win_over_the_file_and_reach_the_start(tmp_path: Path):
     path = write(tmp_path, SCRIPT + "experiments: 3\n")
-    research = load_research(path, ["experiments=5", "start.train.max_steps=7", "decision.greedy=true"])
-    assert research.experiments == 5
-    assert research.start.train.max_steps == 7
-    assert research.decision.greedy
+    search = load_search(path, ["experiments=5", "start.train.max_steps=7", "decision.greedy=true"])
+    assert search.experiments == 5
+    assert search.start.train.max_steps == 7
+    assert search.decision.greedy
 
 
 def test_another_start_can_be_named_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -58,8 +59,8 @@ def test_another_start_can_be_named_on_the_command_line(tmp_path: Path, monkeypa
     path = write(tmp_path / "configs", SCRIPT)
     write(tmp_path, "train: {max_steps: 9}\n", "other.yaml")
     monkeypatch.chdir(tmp_path)
-    assert load_research(path, ["start=other.yaml"]).start.train.max_steps == 9
-    assert load_research(path, ["start.config=other.yaml", "start.train.max_steps=5"]).start.train.max_steps == 5
+    assert load_search(path, ["start=other.yaml"]).start.train.max_steps == 9
+    assert load_search(path, ["start.config=other.yaml", "start.train.max_steps=5"]).start.train.max_steps == 5
 
 
 def test_paths_are_relative_to_the_file_that_names_them(tmp_path: Path):
@@ -67,10 +68,10 @@ def test_paths_are_relative_to_the_file_that_names_them(tmp_path: Path):
     write(tmp_path, "train: {max_steps: 9}\nmodel: {depth: 3}\n", "start.yaml")
     write(tmp_path / "a", SCRIPT + "start: ../start.yaml\n", "base.yaml")
     path = write(tmp_path / "a" / "b", "base: ../base.yaml\ntag: other\nstart: {model: {depth: 2}}\n")
-    research = load_research(path)
-    assert research.tag == "other"
-    assert research.start.train.max_steps == 9
-    assert research.start.model.depth == 2
+    search = load_search(path)
+    assert search.tag == "other"
+    assert search.start.train.max_steps == 9
+    assert search.start.model.depth == 2
 
 
 def test_a_start_with_a_configuration_of_its_own_replaces_the_one_below(tmp_path: Path):
@@ -78,20 +79,20 @@ def test_a_start_with_a_configuration_of_its_own_replaces_the_one_below(tmp_path
     write(tmp_path, "model: {depth: 3}\n", "winner.yaml")
     write(tmp_path, SCRIPT + "start: {model: {depth: 4}, train: {max_steps: 9}}\n", "base.yaml")
     path = write(tmp_path, "base: base.yaml\nstart: {config: winner.yaml, train: {time_budget: 60}}\n")
-    start = load_research(path).start
+    start = load_search(path).start
     assert (start.model.depth, start.train.max_steps, start.train.time_budget) == (3, None, 60)
 
 
-def test_a_patch_file_becomes_part_of_the_research(tmp_path: Path):
+def test_a_patch_file_becomes_part_of_the_settings(tmp_path: Path):
     write(tmp_path, "--- a\n+++ b\n", "one.patch")
     path = write(tmp_path, "tag: t\nproposer: {kind: script, steps: [{hypothesis: h, patch_file: one.patch}]}\n")
-    assert load_research(path).proposer.steps[0].patch == "--- a\n+++ b\n"  # type: ignore[union-attr]
+    assert load_search(path).proposer.steps[0].patch == "--- a\n+++ b\n"  # type: ignore[union-attr]
 
 
 def test_another_proposer_takes_the_place_of_the_whole_one_below(tmp_path: Path):
     write(tmp_path, SCRIPT, "base.yaml")
     path = write(tmp_path, "base: base.yaml\nproposer: {kind: agent, preset: codex}\n")
-    assert isinstance(load_research(path).proposer, Agent)
+    assert isinstance(load_search(path).proposer, AgentSettings)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +116,7 @@ def test_another_proposer_takes_the_place_of_the_whole_one_below(tmp_path: Path)
         (SCRIPT + "experiments: many\n", "experiments must be"),
         (SCRIPT + "start: {model: {depth: 0}}\n", "model.depth must be"),
         (SCRIPT + "start: nowhere.yaml\n", "no configuration file"),
-        (SCRIPT + "base: nowhere.yaml\n", "no research file"),
+        (SCRIPT + "base: nowhere.yaml\n", "no search file"),
         (SCRIPT + "base: night.yaml\n", "its own base"),
         (SCRIPT + "seeds: {baseline: 1}\n", "seeds.baseline"),
         ("- 1\n", "must be a mapping"),
@@ -132,11 +133,11 @@ def test_a_wrong_override_is_said_in_one_line(tmp_path: Path, override: str):
 
 
 def test_a_missing_file_is_said_in_one_line(tmp_path: Path):
-    assert "no research file" in error_of(tmp_path / "none.yaml")
+    assert "no search file" in error_of(tmp_path / "none.yaml")
 
 
 def test_windows_of_seeds_do_not_overlap(tmp_path: Path):
-    seeds = load_research(write(tmp_path, SCRIPT)).seeds
+    seeds = load_search(write(tmp_path, SCRIPT)).seeds
     drawn = [seed for window in range(50) for seed in seeds.window(window)]
     assert drawn[:4] == [42, 43, 44, 45]
     assert len(set(drawn)) == len(drawn)
@@ -151,10 +152,8 @@ def test_a_range_is_a_grid_with_its_ends():
 
 
 def test_every_value_of_the_overnight_space_is_one_a_configuration_takes():
-    from mlx_autoresearch.research.settings import check_key
-
-    search = load_research(CONFIGS / "research" / "overnight.yaml").proposer
-    assert isinstance(search, Search)
+    search = load_search(CONFIGS / "research" / "overnight.yaml").proposer
+    assert isinstance(search, OptunaSettings)
     for key, dimension in search.space.items():
         for value in dimension.values:
             check_key(key, value)

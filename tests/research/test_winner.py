@@ -3,9 +3,9 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
-import numpy as np
 import pytest
 import typer
 
@@ -16,12 +16,12 @@ from mlx_autoresearch.data.tokenizer import Tokenizer
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.ledger.ledger import Trial
 from mlx_autoresearch.recipe.model import GPT
-from mlx_autoresearch.research import winner as winner_module
-from mlx_autoresearch.research.loop import Research
-from mlx_autoresearch.research.winner import Winner, next_token
+from mlx_autoresearch.research import winner_model
+from mlx_autoresearch.research.home import Search
+from mlx_autoresearch.research.winner import Winner
 from mlx_autoresearch.training.progress import Reporter
-from mlx_autoresearch.training.trainer import train_in
-from tests.support.laboratory import Quiet, free_trial, git, make_research
+from mlx_autoresearch.training.trainer import resume, train_in
+from tests.support.laboratory import free_trial, git, make_search, run_search
 
 CHANGED = """\
 diff --git a/src/mlx_autoresearch/recipe/schedule.py b/src/mlx_autoresearch/recipe/schedule.py
@@ -42,23 +42,23 @@ def trained_here(config: Config, *, seed: int, folder: Path, code: Path | None, 
 
 
 def finished(repository: Path, start: Config, run=trained_here, **step: object) -> Path:
-    """The home of a research whose experiment 1, with a higher learning rate, was kept."""
+    """The home of a search whose experiment 1, with a higher learning rate, was kept."""
     steps = [{"hypothesis": "faster", "overrides": {"optimizer.matrix_lr": 0.9}, **step}]
-    config = make_research(start, steps, decision={"greedy": True})
-    research = Research.start(config, repository / "runs" / "research", repository, run=run)
-    research.go(Quiet())
-    assert research.ledger.records()[1].status == "keep"
-    return research.home
+    config = make_search(start, steps, decision={"greedy": True})
+    search = Search.start(config, repository / "runs" / "research", repository, run_trial=run)
+    run_search(search)
+    assert search.ledger.records()[1].status == "keep"
+    return search.home
 
 
 def test_the_winner_is_trained_sampled_exported_and_scored(
-    repository: Path, tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    repository: Path, tiny: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     home = finished(repository, tiny)
     winner = Winner.of(home)
     assert winner.record.number == 1
 
-    scores = winner.score_holdout()
+    scores = winner_model.score_holdout(winner)
     assert json.loads((home / "holdout.json").read_text()) == scores
     assert scores["best_val_bpb"] == winner.record.val_bpb
     assert 0 < scores["best_holdout_bpb"] < 20
@@ -66,19 +66,21 @@ def test_the_winner_is_trained_sampled_exported_and_scored(
     start, end = scores["start_holdout_bpb"], scores["best_holdout_bpb"]
     assert scores["holdout_gain_percent"] == pytest.approx(100 * (1 - end / start))
 
-    own = winner.run()
-    monkeypatch.setattr(winner_module, "run_trial", trained_here)
-    trial = winner.train(["train.max_steps=8"], seed=7)
-    assert trial.steps == 8
-    assert winner.run().path == Path(trial.run) != own.path
-    longer = winner.run().config()
+    own = winner_model.newest_run(winner)
+    trained = winner_model.train(winner, ["train.max_steps=8"], seed=7)
+    assert trained["num_steps"] == 8
+    assert winner_model.newest_run(winner).path == Path(trained["run"]) != own.path
+    longer = winner_model.newest_run(winner).config()
     assert (longer.optimizer.matrix_lr, longer.train.seed, longer.train.max_steps) == (0.9, 7, 8)
+    shown = capsys.readouterr()
+    assert "step" in shown.err
+    assert shown.out == ""  # what a script reads is the command's own
 
-    text = winner.sample("ab", tokens=12, temperature=0.8, seed=3)
+    text = winner_model.sample(winner, "ab", tokens=12, temperature=0.8, seed=3)
     assert text.startswith("ab")
-    assert text == winner.sample("ab", tokens=12, temperature=0.8, seed=3)
+    assert text == winner_model.sample(winner, "ab", tokens=12, temperature=0.8, seed=3)
 
-    winner.export(tmp_path / "out")
+    winner_model.export(winner, tmp_path / "out")
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         "config.yaml",
         "model.safetensors",
@@ -90,8 +92,64 @@ def test_the_winner_is_trained_sampled_exported_and_scored(
     model.load_weights(str(tmp_path / "out" / "model.safetensors"))  # strict: every parameter, by name and shape
     tokenizer = Tokenizer.load(tmp_path / "out" / "tokenizer.json")
     ids = mx.array([tokenizer.encode("ab cd")])
-    with winner.model(winner.run(), winner.record) as ours:
+    with winner_model.model_of(winner, winner_model.newest_run(winner), winner.record) as ours:
         assert mx.array_equal(ours.hidden(ids), model.hidden(ids))
+
+
+def test_the_holdout_is_scored_with_the_arithmetic_of_validation(
+    repository: Path, tiny: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = finished(repository, tiny.model_copy(update={"kernels": "auto"}))
+    winner = Winner.of(home)
+    run = winner_model.newest_run(winner)
+    with winner_model.model_of(winner, run, winner.record) as model:
+        assert isinstance(model, GPT)
+        assert model.kernels == "mlx"
+    monkeypatch.setattr(winner_model, "holdout_documents", lambda tokens, offsets, **_: (tokens, offsets))
+    summary = json.loads((run.path / "summary.json").read_text())
+    assert winner_model.score_holdout(winner)["best_holdout_bpb"] == summary["val_bpb"]
+
+
+def test_a_stopped_training_of_the_winner_keeps_a_checkpoint_and_can_be_resumed(
+    repository: Path, tiny: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    winner = Winner.of(finished(repository, tiny))
+    own = winner_model.newest_run(winner)
+
+    def stop(self: Reporter, record: dict[str, Any], remaining: float) -> None:
+        if record["step"] == 20:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Reporter, "step", stop)
+        with pytest.raises(KeyboardInterrupt):
+            winner_model.train(winner, ["train.max_steps=30", "train.checkpoint_every=0.001"], seed=7)
+    [stopped] = home_runs(winner)
+    assert (stopped / "checkpoint.safetensors").is_file()
+    assert winner_model.newest_run(winner).path == own.path  # a half-trained model is not the winner's
+    resume(stopped, reporter=Reporter(io.StringIO()))
+    assert winner_model.newest_run(winner).path == stopped
+
+
+def home_runs(winner: Winner) -> list[Path]:
+    """Where the winner has been trained again."""
+    return [path for path in winner.folder.iterdir() if path.is_dir()]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["train.seed=7"], "--seed 7"),
+        (["train={seed: 7}"], "--seed 7"),
+        (["train.max_steps=8", "train.time_budget=3"], "time_budget has no effect"),
+        (["train.sead=7"], "did you mean"),
+    ],
+)
+def test_a_setting_without_effect_is_refused(repository: Path, tiny: Config, settings: list[str], said: str) -> None:
+    winner = Winner.of(finished(repository, tiny, run=better))
+    with pytest.raises(UserError, match=said):
+        winner_model.train(winner, settings, seed=42)
+    assert home_runs(winner) == [] if winner.folder.exists() else True
 
 
 def test_it_is_checked_out_beside_the_users_checkout(repository: Path, tiny: Config, tmp_path: Path) -> None:
@@ -115,16 +173,22 @@ def better(config: Config, **rest) -> Trial:
 
 
 def test_changed_code_is_exported_and_runs_in_a_process_of_its_own(
-    repository: Path, tiny: Config, tmp_path: Path
+    repository: Path, tiny: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = repository / "src" / "mlx_autoresearch" / "recipe" / "schedule.py"
     context = "\n".join(" " + line for line in path.read_text().split("\n")[:3])
     home = finished(repository, tiny, patch=CHANGED.format(context=context))
     winner = Winner.of(home)
-    winner.export(tmp_path / "out")
+    with pytest.raises(UserError, match=r"train\.checkpoint_every has no effect"):
+        winner_model.train(winner, ["train.checkpoint_every=1"], seed=7)
+    trained = winner_model.train(winner, ["train.max_steps=8"], seed=7)
+    assert trained["num_steps"] == 8
+    assert "step 1" in capsys.readouterr().err
+    assert winner_model.newest_run(winner).path == Path(trained["run"])
+    winner_model.export(winner, tmp_path / "out")
     exported = tmp_path / "out" / "code" / "src" / "mlx_autoresearch" / "recipe" / "schedule.py"
     assert exported.read_text().startswith("# changed\n")
-    assert winner.sample("ab", tokens=2, temperature=0, seed=0).startswith("ab")
+    assert winner_model.sample(winner, "ab", tokens=2, temperature=0, seed=0).startswith("ab")
 
 
 def test_without_a_winner_or_its_checkpoint_it_says_so(repository: Path, tiny: Config, tmp_path: Path) -> None:
@@ -134,32 +198,9 @@ def test_without_a_winner_or_its_checkpoint_it_says_so(repository: Path, tiny: C
     for checkpoint in home.glob("experiments/*/*/checkpoint.safetensors"):
         checkpoint.unlink()
     with pytest.raises(UserError, match="no checkpoint"):
-        Winner.of(home).run()
+        winner_model.newest_run(Winner.of(home))
     with pytest.raises(UserError, match="no checkpoint"):
-        Winner.of(home).score_holdout()
-
-
-class Biased:
-    """Logits of ln(p), whatever the tokens."""
-
-    def __init__(self, p: list[float]):
-        self.p = p
-
-    def hidden(self, idx: mx.array) -> mx.array:
-        return mx.zeros((*idx.shape, 1))
-
-    def logits(self, hidden: mx.array) -> mx.array:
-        return mx.log(mx.array(self.p)) + mx.zeros((*hidden.shape[:-1], len(self.p)))
-
-
-def test_tokens_are_drawn_as_often_as_the_softmax_says() -> None:
-    rng = np.random.default_rng(0)
-    p = np.array([0.5, 0.3, 0.2])
-    for temperature in (1.0, 0.5):
-        expected = p ** (1 / temperature) / (p ** (1 / temperature)).sum()
-        drawn = [next_token(Biased(p.tolist()), [0], temperature, rng) for _ in range(2000)]
-        assert np.abs(np.bincount(drawn, minlength=3) / 2000 - expected).max() < 0.04
-    assert next_token(Biased(p.tolist()), [0], 0.0, rng) == 0
+        winner_model.score_holdout(Winner.of(home))
 
 
 def test_the_commands_print_what_a_script_can_read(

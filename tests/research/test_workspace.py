@@ -10,7 +10,8 @@ from mlx_autoresearch.research.workspace import (
     EXPERIMENT,
     Workspace,
     repository_of,
-    repository_of_research,
+    repository_of_search,
+    require_code,
     uncommitted,
 )
 from tests.support.laboratory import git
@@ -68,11 +69,11 @@ def test_a_home_elsewhere_belongs_to_the_checkout_we_are_in(
     Workspace(repository, home, "test").create("a: 1\n")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="run this in the clone it was started in"):
-        repository_of_research(home)
+        repository_of_search(home)
     monkeypatch.chdir(repository / "src")
-    assert repository_of_research(home) == repository
+    assert repository_of_search(home) == repository
     with pytest.raises(UserError, match="run this in the clone it was started in"):
-        repository_of_research(home.with_name("other"))
+        repository_of_search(home.with_name("other"))
 
 
 def test_a_home_behind_a_link_is_found_again(repository: Path, tmp_path: Path) -> None:
@@ -130,4 +131,4 @@ def test_where_there_is_no_repository_of_ours_it_says_what_to_do(tmp_path: Path,
     git(repository, "rm", "-rq", "--cached", "src")
     git(repository, "commit", "-qm", "gone")
     with pytest.raises(UserError, match="has no committed src/mlx_autoresearch"):
-        repository_of(repository)
+        require_code(repository)

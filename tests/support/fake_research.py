@@ -48,12 +48,14 @@ def write_research(home: Path, *, experiments: int = 126, kept: int = 28, seed: 
             value = best + abs(rng.gauss(0, 0.05)) + rng.random() ** 6 * 1.5 - 0.004
         seeds = 4 if number == 0 else 2 if status == "keep" else 1
         trials = []
-        for i in range(seeds if status not in ("crash", "rejected") else 1):
+        for i in range(seeds):
+            if value is None:
+                break
             run = f"experiments/{number:04d}/{42 + i}" if status == "keep" else ""
-            measured = None if value is None else value + rng.gauss(0, 0.006)
+            measured = value + rng.gauss(0, 0.006)
             trials.append(Trial(42 + i, measured, 180, 1_474_560, 60.2, 71.5, 1209.7, 7.34, run))
             if run:
-                _write_run(home / run, measured or 0.0, rng)
+                _write_run(home / run, measured, rng)
         record = Record(
             number=number,
             event="experiment" if number else "baseline",

@@ -16,10 +16,13 @@ from mlx_autoresearch.config.settings import Config, Section
 from mlx_autoresearch.data.prepare import prepare
 from mlx_autoresearch.ledger.ledger import Record, Trial
 from mlx_autoresearch.machine.paths import cache_dir
-from mlx_autoresearch.research.loop import Research
+from mlx_autoresearch.research.home import Search
+from mlx_autoresearch.research.loop import run
 from mlx_autoresearch.research.proposers.agent import AgentProposer
 from mlx_autoresearch.research.proposers.base import Context, Proposal
-from mlx_autoresearch.research.settings import Agent, ResearchConfig
+from mlx_autoresearch.research.proposers.make import make_proposer
+from mlx_autoresearch.research.proposers.settings import AgentSettings
+from mlx_autoresearch.research.settings import SearchConfig
 from mlx_autoresearch.research.view import View
 from mlx_autoresearch.research.workspace import CODE
 from tests.support.corpus import make_corpus as make_corpus
@@ -67,11 +70,11 @@ def git(folder: Path, *arguments: str) -> str:
     ).stdout
 
 
-def make_research(start: Config, steps: list[dict[str, Any]] | None = None, **settings: Any) -> ResearchConfig:
-    """A research whose proposer is a script, a step an experiment."""
+def make_search(start: Config, steps: list[dict[str, Any]] | None = None, **settings: Any) -> SearchConfig:
+    """The settings of a search whose proposer is a script, a step an experiment."""
     steps = steps or [{"hypothesis": "nothing", "overrides": {"optimizer.matrix_lr": 0.01}}]
     values = {"tag": "test", "start": start.model_dump(mode="json"), "proposer": {"kind": "script", "steps": steps}}
-    return ResearchConfig.model_validate(values | settings)
+    return SearchConfig.model_validate(values | settings)
 
 
 def free_trial(config: Config, *, seed: int, folder: Path, code: Path | None, **_: Any) -> Trial:
@@ -87,6 +90,7 @@ class Quiet(View):
     """Keeps the lines."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.lines: list[str] = []
 
     def say(self, line: str) -> None:
@@ -97,26 +101,31 @@ class Programs:
     """The agent proposer with another agent, a Python program, for every experiment."""
 
     name = "agent:test"
+    trusted = False
 
-    def __init__(self, research: ResearchConfig, *programs: str, seconds: float):
-        self._research, self._programs, self._seconds = research, programs, seconds
+    def __init__(self, *programs: str, seconds: float):
+        self._programs, self._seconds = programs, seconds
 
     def propose(self, context: Context) -> Proposal | None:
         if context.number > len(self._programs):
             return None
         program = context.folder / "agent.py"
         program.write_text(self._programs[context.number - 1])
-        settings = Agent(command=[sys.executable, str(program)], minutes=self._seconds / 60)
-        return AgentProposer(settings, self._research).propose(context)
+        settings = AgentSettings(command=[sys.executable, str(program)], minutes=self._seconds / 60)
+        return AgentProposer(settings, most_seeds=None).propose(context)
 
     def told(self, record: Record) -> None: ...
 
 
-def run_programs(research: Research, *programs: str, seconds: float = 20.0, view: View | None = None) -> list[Record]:
-    """Run a research with a program for each experiment; the experiments' records."""
-    research.proposer = Programs(research.config, *programs, seconds=seconds)
-    research.go(view or Quiet())
-    return [r for r in research.ledger.records() if r.event == "experiment"]
+def run_search(search: Search, view: View | None = None, *, experiments: int | None = None) -> None:
+    """Run a search with the proposer of its settings."""
+    run(search, make_proposer(search.config), view or Quiet(), experiments=experiments)
+
+
+def run_programs(search: Search, *programs: str, seconds: float = 20.0, view: View | None = None) -> list[Record]:
+    """Run a search with a program for each experiment; the experiments' records."""
+    run(search, Programs(*programs, seconds=seconds), view or Quiet())
+    return [r for r in search.ledger.records() if r.event == "experiment"]
 
 
 def replace(section: S, **values: Any) -> S:

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from mlx_autoresearch.config.settings import Config, TrainConfig
-from mlx_autoresearch.research.settings import ResearchConfig
+from mlx_autoresearch.research.settings import SearchConfig
 from mlx_autoresearch.trials import limits
 from mlx_autoresearch.trials.limits import Limits, default_memory_mb
 
@@ -22,7 +22,7 @@ def test_a_training_by_steps_has_a_limit_of_its_own() -> None:
 
 
 def test_a_search_has_the_same_limits_as_a_trial() -> None:
-    assert ResearchConfig.model_fields["limits"].default == Limits()
+    assert SearchConfig.model_fields["limits"].default == Limits()
     with pytest.raises(ValidationError):
         Limits(startup_seconds=0)
 

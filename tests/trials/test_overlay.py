@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlx_autoresearch.research.guard import rules
+from mlx_autoresearch.research.guard import integrity
 from mlx_autoresearch.trials import overlay
 from tests.support.compiler_paths import needs_compiler
 from tests.support.laboratory import git, make_repository
@@ -133,11 +133,11 @@ def test_an_overlay_that_comes_too_late_is_an_error(tmp_path: Path) -> None:
 
 def test_the_installed_code_is_recognised_byte_for_byte(code: Path) -> None:
     git(code, "clean", "-fdxq")
-    assert rules.is_installed(code)
+    assert integrity.is_installed(code)
     extra = code / "src/mlx_autoresearch/recipe/kernels/extra.py"
     extra.write_text("")
-    assert not rules.is_installed(code)
+    assert not integrity.is_installed(code)
     extra.unlink()
     with (code / "src/mlx_autoresearch/recipe/loss.py").open("a") as file:
         file.write("\n")
-    assert not rules.is_installed(code)
+    assert not integrity.is_installed(code)

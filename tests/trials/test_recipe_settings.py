@@ -21,10 +21,10 @@ DECLARED = """
         if self.z_loss < 0:
             raise ValueError(f"z_loss must be at least 0, got {self.z_loss}")
 """
-LOSS = "        x = self.hidden(idx)\n        return linear_cross_entropy("
-USED = """        x = self.hidden(idx)
-        z = mx.logsumexp(self.logits(x), axis=-1)
-        return self.settings.z_loss * mx.square(z).mean() + linear_cross_entropy("""
+LOSS = "            x = self.hidden(idx)\n            return linear_cross_entropy("
+USED = """            x = self.hidden(idx)
+            z = mx.logsumexp(self.logits(x), axis=-1)
+            return self.settings.z_loss * mx.square(z).mean() + linear_cross_entropy("""
 
 
 def edit(file: Path, old: str, new: str) -> None:

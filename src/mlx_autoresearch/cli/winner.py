@@ -6,16 +6,16 @@ from typing import Annotated
 
 import typer
 
-Which = Annotated[str | None, typer.Argument(metavar="TAG", help="a tag, or a research's folder [the latest]")]
-Home = Annotated[str | None, typer.Option(metavar="FOLDER", help="folder of all researches [runs/research here]")]
+Which = Annotated[str | None, typer.Argument(metavar="TAG", help="a tag, or a search's folder [the latest]")]
+Home = Annotated[str | None, typer.Option(metavar="FOLDER", help="folder of all searches [runs/research here]")]
 
 
 def report(which: Which = None, home: Home = None) -> None:
     """Write progress.png and report.html, a page that opens from disk."""
     from mlx_autoresearch.report.write import write
-    from mlx_autoresearch.research.status import find_research
+    from mlx_autoresearch.research.status import find_search
 
-    for path in write(find_research(which, home)):
+    for path in write(find_search(which, home)):
         typer.echo(str(path))
 
 
@@ -38,19 +38,21 @@ def best(
 ) -> None:
     """Show the winner; check it out, train it longer, let it write, score it on the holdout, export it.
 
-    In this order, whatever is asked for: what was trained longer is what writes and is exported.
+    Options run in this order. If --train is given, --sample and --export use the newly trained model.
     """
     from mlx_autoresearch.errors import UserError
-    from mlx_autoresearch.machine.blas import require_mlx
+    from mlx_autoresearch.plain_text import one_line
+    from mlx_autoresearch.research.status import find_search
+    from mlx_autoresearch.research.winner import Winner
 
     if branch is not None and checkout is None:
         raise UserError("--branch goes with --checkout FOLDER")
-    require_mlx()
-    from mlx_autoresearch.plain_text import one_line
-    from mlx_autoresearch.research.status import find_research
-    from mlx_autoresearch.research.winner import Winner
+    needs_mlx = bool(train or sample is not None or holdout or export is not None)
+    if needs_mlx:
+        from mlx_autoresearch.machine.blas import require_mlx
 
-    winner = Winner.of(find_research(which, home))
+        require_mlx()
+    winner = Winner.of(find_search(which, home))
     record = winner.record
     typer.echo(f"experiment: {record.number}")
     typer.echo(f"commit: {record.commit}")
@@ -58,16 +60,21 @@ def best(
     typer.echo(f"hypothesis: {one_line(record.hypothesis)}")
     if checkout is not None:
         typer.echo(f"checked out: {winner.check_out(checkout, branch)}")
+    if not needs_mlx:
+        return
+    from mlx_autoresearch.research import winner_model
+
     if train:
-        trial = winner.train(train, seed=seed)
-        typer.echo(f"trained: {trial.run}")
-        typer.echo(f"trained_val_bpb: {trial.val_bpb:.6f}")
-        typer.echo(f"trained_steps: {trial.steps}")
+        trained = winner_model.train(winner, train, seed=seed)
+        typer.echo(f"trained: {trained['run']}")
+        typer.echo(f"trained_val_bpb: {trained['val_bpb']:.6f}")
+        typer.echo(f"trained_steps: {trained['num_steps']}")
     if sample is not None:
-        typer.echo(winner.sample(sample, tokens=tokens, temperature=temperature, seed=seed))
+        text = winner_model.sample(winner, sample, tokens=tokens, temperature=temperature, seed=seed)
+        typer.echo(text)
     if holdout:
-        for key, value in winner.score_holdout().items():
+        for key, value in winner_model.score_holdout(winner).items():
             typer.echo(f"{key}: {value:.6f}")
     if export is not None:
-        for path in winner.export(export):
+        for path in winner_model.export(winner, export):
             typer.echo(str(path))

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
+import math
+import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 from mlx_autoresearch.errors import UserError
-from mlx_autoresearch.machine.files import sync_folder, write_atomically
+from mlx_autoresearch.machine.files import write_atomically
+
+from .files import TABLE
+from .held import HeldFile
 
 Event = Literal["baseline", "experiment", "remeasure"]
 Status = Literal["keep", "discard", "crash", "timeout", "rejected"]
@@ -19,14 +26,14 @@ _TSV_HEADER = "commit\tval_bpb\tmemory_gb\tstatus\tdescription\n"
 
 @dataclass(frozen=True)
 class Trial:
-    """One training run of an experiment.
+    """One training run with one seed.
 
-    val_bpb: bits per byte, None where the run gave none. peak_memory_mb: MiB, by MLX's count. num_params_M: millions.
-    run: the run's folder relative to the research's home, "" once it has been deleted.
+    val_bpb: bits per byte; NaN where the ledger of an earlier version has null. peak_memory_mb: MiB, by MLX's count.
+    num_params_M: millions. run: the run's folder relative to the home, "" once it has been deleted.
     """
 
     seed: int
-    val_bpb: float | None
+    val_bpb: float
     steps: int
     tokens: int
     training_seconds: float
@@ -63,47 +70,48 @@ class Record:
     reason: str = ""
     seconds: float = 0.0
 
+    @property
+    def values(self) -> dict[int, float]:
+        """val_bpb of the trials by seed, without trials that have none."""
+        return {trial.seed: trial.val_bpb for trial in self.trials if math.isfinite(trial.val_bpb)}
+
+
+def measured(trials: Sequence[Trial], started: float) -> dict[str, Any]:
+    """A record's fields that trials decide: them, their mean val_bpb, the time now, and seconds since `started`.
+
+    started: by `time.monotonic`.
+    """
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "trials": list(trials),
+        "val_bpb": fmean(trial.val_bpb for trial in trials) if trials else None,
+        "seconds": time.monotonic() - started,
+    }
+
 
 class Ledger:
-    """An append-only file of records at `path`, and `results.tsv` beside it, in the reference's five columns."""
+    """An append-only file of records at `path`, and `results.tsv` beside it, in the reference's five columns.
+
+    The file is read once, at first use, and held in memory. A file that something else has changed since then is put
+    back before the next record is appended: what it says is never believed.
+    """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-
-    def append(self, record: Record) -> None:
-        """Write one record; it is on the disk when this returns. A torn line before it is left behind, alone.
-
-        Raises ValueError for a decision that is there already: one number is decided once.
-        """
-        if record.event != "remeasure" and any(
-            r.number == record.number and r.event != "remeasure" for r in self.records()
-        ):
-            raise ValueError(f"[Ledger] experiment {record.number} is in {self.path} already")
-        line = json.dumps(asdict(record), allow_nan=False).encode() + b"\n"
-        new = not self.path.exists()
-        with self.path.open("ab+") as file:
-            if file.tell():
-                file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":
-                    line = b"\n" + line
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
-        if new:
-            sync_folder(self.path.parent)
-        self.write_tsv()
+        self._file = HeldFile(self.path)
+        self._records: list[Record] | None = None
 
     def records(self) -> list[Record]:
-        """All records, in order. A line cut short by a power cut is passed over.
+        """All records, in order. Raises what `read` raises."""
+        return list(self.read() if self._records is None else self._records)
 
-        Raises UserError for a line that is whole but is no record.
+    def read(self) -> list[Record]:
+        """Read the file, again where it has been read: another process may append to a sweep's ledger, under its lock.
+
+        A line cut short by a power cut is passed over. Raises UserError for a line that is whole but is no record.
         """
-        try:
-            lines = self.path.read_bytes().split(b"\n")
-        except FileNotFoundError:
-            return []
         records = []
-        for number, line in enumerate(lines, 1):
+        for number, line in enumerate(self._file.read().split(b"\n"), 1):
             if not line.strip():
                 continue
             try:
@@ -111,21 +119,52 @@ class Ledger:
             except ValueError:  # torn: never acknowledged, so it did not happen
                 continue
             try:
-                records.append(Record(**values | {"trials": [Trial(**trial) for trial in values["trials"]]}))
+                trials = [Trial(**_measured_or_nan(trial)) for trial in values["trials"]]
+                records.append(Record(**values | {"trials": trials}))
             except (KeyError, TypeError) as error:
                 raise UserError(f"{self.path} line {number} is not a record of this version: {error}") from None
-        return records
+        self._records = records
+        return list(records)
 
-    def write_tsv(self) -> None:
-        """Derive `results.tsv` anew. Columns as in karpathy/autoresearch: a crash has 0.000000 bits and 0.0 GB."""
-        rows = []
-        for record in self.records():
-            memory = max((trial.peak_memory_mb for trial in record.trials), default=0.0) / 1024
-            status = record.status if record.status in ("keep", "discard") else "crash"
-            text = " ".join(record.hypothesis.split())
-            rows.append(f"{record.commit[:7]}\t{record.val_bpb or 0.0:.6f}\t{memory:.1f}\t{status}\t{text}\n")
-        write_atomically(self.path.with_name("results.tsv"), _TSV_HEADER + "".join(rows))
+    def append(self, record: Record) -> None:
+        """Write one record; it is on the disk when this returns. A torn line before it is left behind, alone.
+
+        Raises ValueError for a decision that is there already: one number is decided once.
+        """
+        records = self.records()
+        if record.event != "remeasure" and any(r.number == record.number and r.event != "remeasure" for r in records):
+            raise ValueError(f"[Ledger] experiment {record.number} is in {self.path} already")
+        line = json.dumps(asdict(record), allow_nan=False).encode() + b"\n"
+        torn = self._file.content and not self._file.content.endswith(b"\n")
+        self._file.append(b"\n" + line if torn else line)
+        self._records = [*records, record]
+        self.write_tsv()
+
+    def restore(self) -> bool:
+        """Put the file back where something else has changed, replaced or removed it; whether it had."""
+        self.records()
+        return self._file.restore()
 
     def best(self) -> Record | None:
         """The kept record that the branch stands on: the last one."""
         return next((r for r in reversed(self.records()) if r.status == "keep" and r.event != "remeasure"), None)
+
+    def write_tsv(self) -> None:
+        """Derive `results.tsv` anew: a row an experiment, none for a remeasurement.
+
+        Columns as in karpathy/autoresearch: a crash has 0.000000 bits and 0.0 GB.
+        """
+        rows = []
+        for record in self.records():
+            if record.event == "remeasure":
+                continue
+            memory = max((trial.peak_memory_mb for trial in record.trials), default=0.0) / 1024
+            status = record.status if record.status in ("keep", "discard") else "crash"
+            bits = 0.0 if record.val_bpb is None else record.val_bpb
+            text = " ".join(record.hypothesis.split())
+            rows.append(f"{record.commit[:7]}\t{bits:.6f}\t{memory:.1f}\t{status}\t{text}\n")
+        write_atomically(self.path.with_name(TABLE), _TSV_HEADER + "".join(rows))
+
+
+def _measured_or_nan(trial: dict[str, Any]) -> dict[str, Any]:
+    return trial | {"val_bpb": math.nan} if trial.get("val_bpb") is None else trial

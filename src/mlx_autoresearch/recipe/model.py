@@ -14,6 +14,7 @@ from mlx.utils import tree_flatten
 
 from mlx_autoresearch.config.gpt import GPTConfig
 from mlx_autoresearch.kernels.operation import Implementation, measuring
+from mlx_autoresearch.machine.device import default_compute_dtype
 
 from . import fastmath
 from .attention import attention
@@ -128,8 +129,7 @@ class GPT(nn.Module):
     ):
         super().__init__()
         if compute_dtype is None:
-            on_cpu = mx.default_device() == mx.Device(mx.cpu)
-            compute_dtype = mx.float32 if on_cpu else mx.bfloat16
+            compute_dtype = default_compute_dtype()
         self.config = config
         self.settings = Settings() if settings is None else settings
         self.kernels: Implementation = kernels

@@ -12,9 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from mlx_autoresearch.ledger.files import HOLDOUT, LEDGER, experiment_folder
 from mlx_autoresearch.ledger.ledger import Ledger, Record
-
-HOLDOUT = "holdout.json"
+from mlx_autoresearch.ledger.noise import Noise
+from mlx_autoresearch.ledger.seeds import Seeds
 
 STATUS_NAMES = {
     "keep": "kept",
@@ -55,7 +56,7 @@ class History:
     @classmethod
     def read(cls, home: Path) -> History:
         """The ledger of a search or a sweep."""
-        return cls(home, Ledger(home / "ledger.jsonl").records())
+        return cls(home, Ledger(home / LEDGER).records())
 
     @cached_property
     def decided(self) -> list[Record]:
@@ -102,15 +103,9 @@ class History:
 
     @cached_property
     def sigma(self) -> float | None:
-        """Standard deviation of one run over seeds, pooled over all that was run with several; None without such."""
-        squares = degrees = 0.0
-        for record in self.records:
-            values = [t.val_bpb for t in record.trials if t.val_bpb is not None]
-            if len(values) > 1:
-                mean = sum(values) / len(values)
-                squares += sum((v - mean) ** 2 for v in values)
-                degrees += len(values) - 1
-        return math.sqrt(squares / degrees) if degrees else None
+        """Standard deviation of one run over seeds, as decisions estimate it; None where nothing ran with several."""
+        noise = Noise.of(self.records, Seeds.of(self.home))
+        return noise.sd if noise else None
 
     @cached_property
     def counts(self) -> Counter[str]:
@@ -141,7 +136,7 @@ class History:
 
     def folder(self, record: Record) -> Path:
         """Where an experiment's diff, output and runs are kept."""
-        return self.home / "experiments" / f"{record.number:04d}"
+        return experiment_folder(self.home, record.number)
 
     def diff(self, record: Record) -> str:
         """The change as a patch; "" where none was kept."""

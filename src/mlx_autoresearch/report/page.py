@@ -206,7 +206,7 @@ def _story(history: History, record: Record) -> str:
         parts.append(f"<p>{escape(one_line(record.reason, 300))}</p>")
     facts = [f"commit {record.commit[:10]}"] if record.commit else []
     facts += [f"by {record.proposer}"] if record.proposer else []
-    facts += [f"seed {t.seed}: {'no result' if t.val_bpb is None else f'{t.val_bpb:.4f}'}" for t in record.trials]
+    facts += [f"seed {t.seed}: {f'{t.val_bpb:.4f}' if t.seed in record.values else 'no result'}" for t in record.trials]
     if facts:
         parts.append(f'<p class="quiet">{escape(one_line(" · ".join(facts), 400))}</p>')
     if record.overrides:

@@ -22,13 +22,15 @@ def write(home: str | Path, *, title: str = "", plots: Sequence[Plot] = ()) -> t
 
     title: the folder's name where not given. Raises UserError when the folder has no ledger or cannot be written.
     """
+    from mlx_autoresearch.ledger.files import LEDGER
+
     from .figures import progress_png
     from .history import History
     from .page import page
 
     home = Path(home)
-    if not (home / "ledger.jsonl").is_file():
-        raise UserError(f"{home} has no ledger.jsonl: give the folder of a search (runs/research/<tag>) or of a sweep")
+    if not (home / LEDGER).is_file():
+        raise UserError(f"{home} has no {LEDGER}: give the folder of a search (runs/research/<tag>) or of a sweep")
     history = History.read(home)
     title = title or f"research/{home.resolve().name}"
     picture, document = home / PICTURE, home / PAGE

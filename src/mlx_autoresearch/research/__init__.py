@@ -1,1 +1,1 @@
-"""The overnight researcher: proposes, tries, measures and keeps, one change at a time, without anybody watching."""
+"""The overnight search: proposes, tries, measures and keeps, one change at a time, without anybody watching."""

@@ -1,7 +1,7 @@
-"""What a candidate is compared with: the best, measured at fresh seeds, and the noise of one run.
+"""The champion: the best so far, its values at fresh seeds, and the noise of one run.
 
-Seeds come in windows (`config.Seeds`). The baseline has the first one, `refresh` takes the next one each time, and
-candidates run at the seeds of the best's latest.
+Seeds come in windows (ledger/seeds.py). The baseline has the first one, `refresh` takes the next one each time, and
+candidates are measured at the seeds of the champion's latest.
 """
 
 from __future__ import annotations
@@ -10,31 +10,41 @@ import time
 from dataclasses import replace
 
 from mlx_autoresearch.errors import RunFailed
-from mlx_autoresearch.ledger.ledger import Record, Trial
+from mlx_autoresearch.ledger.ledger import Record, Trial, measured
+from mlx_autoresearch.ledger.noise import Noise
 from mlx_autoresearch.plain_text import one_line
 from mlx_autoresearch.trials.trial import TrialFailed
 
-from .decision import Noise
-from .home import Storage
-from .measure import Harness, measured
+from .candidate import Candidate, best_candidate
+from .home import Search
+from .measure import trials_of
 from .view import View
 
 
-class Reference:
-    """The measurements of the best, made when they are wanted and read from the ledger."""
+class Champion:
+    """What candidates are compared with. candidate: its commit, read from git once."""
 
-    def __init__(self, storage: Storage, harness: Harness, view: View):
-        self._storage, self._harness, self._view = storage, harness, view
-        self._seeds = storage.config.seeds
+    def __init__(self, search: Search, view: View):
+        self._search, self._view = search, view
+        self._seeds = search.config.seeds
+        self.candidate = best_candidate(search)
+
+    @property
+    def record(self) -> Record:
+        """What made it the best."""
+        return self._search.best
+
+    def crown(self, candidate: Candidate) -> None:
+        """A kept candidate is the champion from now on; its record is in the ledger."""
+        self.candidate = candidate
 
     def measure_baseline(self) -> None:
         """Measure the starting point at several seeds, to learn this machine's noise. Raises RunFailed."""
-        storage = self._storage
-        seeds = self._seeds.window(0)[: 1 if storage.config.decision.greedy else self._seeds.baseline]
-        commit = storage.workspace.best
+        search, commit = self._search, self.candidate.commit
+        seeds = self._seeds.window(0)[: 1 if search.config.decision.greedy else self._seeds.baseline]
         started = time.monotonic()
         trials = []
-        with self._harness.trials_of(commit, storage.folder(0)) as trial_at:
+        with trials_of(search, self.candidate, search.folder(0), self._view) as trial_at:
             for i, seed in enumerate(seeds, 1):
                 self._view.doing(f"baseline, run {i} of {len(seeds)}")
                 try:
@@ -57,74 +67,65 @@ class Reference:
             reason=f"{len(trials)} seeds",
             **measured(trials, started),
         )
-        storage.ledger.append(baseline)
+        search.ledger.append(baseline)
         self._view.decided(baseline, baseline)
 
     def refresh(self) -> None:
         """Measure the best at new seeds when it has just become that, and every so often."""
-        config = self._storage.config
+        config = self._search.config
         if config.decision.greedy:
             return
-        best = self._storage.best
-        records = self._storage.ledger.records()
+        best = self.record
+        records = self._search.ledger.records()
         own = [i for i, r in enumerate(records) if r.commit == best.commit]
         fresh = any(records[i].event in ("remeasure", "baseline") for i in own)
         since = sum(r.event == "experiment" for r in records[own[-1] + 1 :])
         if not fresh or since >= config.remeasure_every:
-            window = 1 + max(self._window_of(t.seed) for r in records for t in r.trials)
+            window = 1 + max(self._seeds.window_of(t.seed) for r in records for t in r.trials)
             self._remeasure(self._seeds.window(window)[: self._seeds.best])
 
     def extend(self) -> None:
         """Measure the best at one more seed of its latest window."""
         paired, _ = self.values()
-        window = self._seeds.window(self._window_of(next(iter(paired))))
+        window = self._seeds.window(self._seeds.window_of(next(iter(paired))))
         self._remeasure([next(seed for seed in window if seed not in paired)])
 
     def values(self) -> tuple[dict[int, float], list[float]]:
-        """The best's fresh val_bpb: of its latest window by seed, and of earlier ones.
+        """The best's fresh val_bpb: by seed for its latest window, and a list for earlier ones.
 
-        Fresh is what did not make it the best: what was measured afterwards, and all of the starting point's. Without
-        any, what made it the best stands in, which makes a keep harder.
+        Fresh values were measured after the experiment was kept (and all values of the baseline): they carry no
+        selection bias. Without any, the values that made it the best stand in, which makes a keep harder.
         """
-        best = self._storage.best
-        records = [r for r in self._storage.ledger.records() if r.commit == best.commit]
+        best = self.record
+        records = [r for r in self._search.ledger.records() if r.commit == best.commit]
         fresh = [r for r in records if r.event in ("remeasure", "baseline")]
-        if not any(r.trials for r in fresh):
-            fresh = [best]
-        values = {t.seed: t.val_bpb for r in fresh for t in r.trials if t.val_bpb is not None}
-        window = max(map(self._window_of, values))
-        paired = {seed: v for seed, v in values.items() if self._window_of(seed) == window}
+        values = {seed: value for r in fresh for seed, value in r.values.items()} or best.values
+        window = max(map(self._seeds.window_of, values))
+        paired = {seed: v for seed, v in values.items() if self._seeds.window_of(seed) == window}
         return paired, [v for seed, v in values.items() if seed not in paired]
 
     def noise(self) -> Noise:
-        """From all that was measured of the baseline and of kept experiments, each window by itself."""
-        if self._storage.config.decision.greedy:
+        """From all that was measured of the baseline and of kept experiments."""
+        if self._search.config.decision.greedy:
             return Noise(0.0, 1)
-        groups: dict[tuple, list[float]] = {}
-        for r in self._storage.ledger.records():
-            if r.status == "keep":
-                for t in r.trials:
-                    if t.val_bpb is not None:
-                        groups.setdefault((r.commit, r.event, self._window_of(t.seed)), []).append(t.val_bpb)
-        return Noise.pooled(groups.values())
+        noise = Noise.of(self._search.ledger.records(), self._seeds)
+        assert noise is not None, "the baseline has two seeds or more"
+        return noise
 
     def _remeasure(self, seeds: list[int]) -> None:
-        """Run the best again at `seeds` and write it down."""
-        best = self._storage.best
+        """Train the best again at `seeds` and write it down."""
+        best, search = self.record, self._search
         started = time.monotonic()
         trials: list[Trial] = []
         reason = f"seeds {', '.join(map(str, seeds))}"
-        with self._harness.trials_of(best.commit, self._storage.folder(best.number)) as trial_at:
+        with trials_of(search, self.candidate, search.folder(best.number), self._view) as trial_at:
             for i, seed in enumerate(seeds, 1):
                 self._view.doing(f"the best again, run {i} of {len(seeds)}")
                 try:
                     trials.append(trial_at(seed))
-                except TrialFailed as failure:  # it says so in the ledger; what was measured before goes on to count
+                except TrialFailed as failure:  # the ledger says so; what was measured before it counts
                     reason = f"seed {seed}: {failure}"
                     break
         again = replace(best, event="remeasure", reason=one_line(reason, 500), **measured(trials, started))
-        self._storage.ledger.append(again)
+        search.ledger.append(again)
         self._view.decided(again, best)
-
-    def _window_of(self, seed: int) -> int:
-        return (seed - self._seeds.first) // self._seeds.size

@@ -1,19 +1,20 @@
-"""Keep or discard: a sequential test of a candidate against the current best, honest about how little a few runs say.
+"""Keep or discard: a sequential test of a candidate against the current best, which accounts for run-to-run noise.
 
-A run's val_bpb is its configuration's true value plus noise of standard deviation sigma (initialisation, and how many
-steps the machine managed in the time budget). With n runs of the candidate and m of the best, at the same seeds as far
-as they go, the difference of the means has the standard error sigma * sqrt(1/n + 1/m).
+A trial's val_bpb is its configuration's true value plus noise of standard deviation sigma. The noise comes from the
+initialisation, and from how many steps the machine managed in the time budget. With n trials of the candidate and m of
+the best, at the same seeds as far as possible, the difference of the means has the standard error
+sigma * sqrt(1/n + 1/m).
 
-- Sigma is estimated from repeated runs of recent bests; how few they are enters through Student's t.
-- There is a look after every seed of the candidate, `max_seeds` at most, each at the level that makes all of them
+- Sigma is estimated from repeated trials of recent bests (ledger/noise.py). Student's t accounts for their number.
+- There is a look after every seed of the candidate, `max_seeds` at most. Each look has the level at which all of them
   together keep a candidate without effect with probability `false_keep_rate` (Pocock 1977).
-- A candidate that even a lucky continuation would not bring over the last look's threshold is discarded at once.
-- The measurements that made a candidate the best are too good on average (the winner's curse). The loop therefore
-  measures a new best afresh, at new seeds, again every so often, and compares with the fresh values alone; while they
+- A candidate is discarded at once if one standard error of luck would still leave it below the final threshold.
+- The measurements that made a candidate the best are too good on average (the winner's curse). The search therefore
+  measures a new best afresh, at new seeds, again every so often, and compares with the fresh values alone. While they
   are missing, a keep is harder, never easier.
-- A run during which something else took the machine makes fewer steps: it is worse, never better, and no sample of
-  the noise. Runs of a best that are far above its others are left out, which makes a keep harder too. A candidate's are
-  not: that it fails now and then is a property of it.
+- If something else takes the machine during a trial, the trial makes fewer steps. It is then worse, never better, and
+  no sample of the noise. Trials of a best that are far above its others are left out, which makes a keep harder too.
+  Trials of a candidate are not left out: that it fails now and then is a property of it.
 
 Only numbers come in and go out: no files, no clock.
 """
@@ -21,17 +22,16 @@ Only numbers come in and go out: no files, no clock.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import combinations
-from statistics import NormalDist, fmean, median_low, variance
+from statistics import NormalDist, fmean
 
 import numpy as np
 
-_RECENT_DF = 12  # sigma drifts as the model changes: no more history than this
-_DISTURBED = 6.0  # standard deviations above a configuration's other runs
-_LUCK = 1.0  # standard errors that a candidate may yet gain on its estimate before it counts as a lost case
+from mlx_autoresearch.ledger.noise import Noise, undisturbed
+
+_LUCK = 1.0  # standard errors by which luck may still improve a candidate's estimate
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Discard:
 
 @dataclass(frozen=True)
 class MoreSeeds:
-    """Undecided: run the candidate at `n` more seeds, and the best where it lacks them."""
+    """Undecided: train the candidate with `n` more seeds, and the best where it lacks them."""
 
     n: int
 
@@ -59,48 +59,13 @@ Action = Keep | Discard | MoreSeeds
 
 
 @dataclass(frozen=True)
-class Noise:
-    """Standard deviation of val_bpb over runs of one configuration, and the degrees of freedom of that estimate."""
-
-    sd: float
-    df: int
-
-    @classmethod
-    def pooled(cls, groups: Iterable[Sequence[float]]) -> Noise:
-        """From groups of val_bpb, oldest first; each group is one configuration, measured once or several times.
-
-        Give the groups of the baseline, of every kept experiment and of every remeasurement, not those of discarded
-        experiments, which may be unstable. Having been kept for a low mean does not bias a group's variance. Only
-        the latest groups that have 12 degrees of freedom together count, without disturbed runs. Raises ValueError
-        when all have one value.
-        """
-        recent: list[Sequence[float]] = []
-        for group in reversed([group for group in groups if len(group) > 1]):
-            recent.append(group)
-            if sum(map(len, recent)) - len(recent) >= _RECENT_DF:
-                break
-        if not recent:
-            raise ValueError("[Noise.pooled] expected a configuration measured at two seeds or more, got none")
-        # The median over pairs knows the size of the noise though a minority of the runs was disturbed.
-        apart = [abs(a - b) / math.sqrt(2) for group in recent for a, b in combinations(group, 2)]
-        typical = median_low(apart) / NormalDist().inv_cdf(0.75)
-        recent = [rest for group in recent if len(rest := undisturbed(group, typical or math.inf)) > 1]
-        df = sum(map(len, recent)) - len(recent)
-        return cls(math.sqrt(sum(variance(group) * (len(group) - 1) for group in recent) / df), df)
-
-    @classmethod
-    def from_baseline(cls, values: Sequence[float]) -> Noise:
-        """From the baseline alone: val_bpb at two distinct seeds or more."""
-        return cls.pooled([values])
-
-
-@dataclass(frozen=True)
 class Judge:
     """Decides on one candidate at a time.
 
-    false_keep_rate: probability, at most, that a candidate with no true effect is kept, all looks together.
-    max_seeds: runs of a candidate, at most. equivalence: in standard deviations of one run, how much worse a simpler
-    candidate must not be: one that is worse by this much is kept with probability `false_keep_rate` at most.
+    noise: of one trial. max_seeds: trials of a candidate, at most.
+    false_keep_rate: largest probability that a candidate without any effect is kept, all looks together.
+    equivalence: a simpler candidate that is worse by this many standard deviations of one trial is kept with
+    probability `false_keep_rate` at most.
     greedy: the reference's rule instead: one seed, any improvement is kept.
     """
 
@@ -111,7 +76,7 @@ class Judge:
     greedy: bool = False
 
     def next(self, candidate: Sequence[float], best: Sequence[float], simpler: bool = False) -> Action:
-        """What to do after `candidate` ran: candidate[i] and best[i] are val_bpb at the i-th seed, lower is better.
+        """What to do after a trial: candidate[i] and best[i] are val_bpb at the i-th seed, lower is better.
 
         best: fresh measurements, at the candidate's seeds and possibly further ones; all but disturbed ones are used.
         simpler: the candidate has less code. Raises ValueError for no values, fewer of the best, or non-finite ones.
@@ -131,7 +96,7 @@ class Judge:
         seeds = f"{n} seed{'s' if n > 1 else ''}"
         found = f"{abs(gain):.4f} {'better' if gain > 0 else 'worse'} over {seeds}"
         if gain > noise:
-            return Keep(f"{found}; noise explains {noise:.4f}")
+            return Keep(f"{found}; more than the noise threshold {noise:.4f}")
 
         last = n >= self.max_seeds
         final = max(m, self.max_seeds)
@@ -143,13 +108,13 @@ class Judge:
             if last and gain >= goal:
                 return Keep(f"{found}, which is equal within {allowed:.4f}, and simpler")
         if last:
-            return Discard(f"{found}; noise explains {noise:.4f}")
+            return Discard(found + (f"; less than the noise threshold {noise:.4f}" if gain > 0 else ""))
         if gain + _LUCK * self._error(n, m) < goal:
-            return Discard(f"{found}; more seeds would hardly bring the {max(goal, 0.0):.4f} that count")
+            return Discard(f"{found}; more seeds are unlikely to reach the required {max(goal, 0.0):.4f}")
         return MoreSeeds(1)
 
     def threshold(self, n: int, m: int) -> float:
-        """The improvement of means over n candidate and m best runs that noise explains at one look."""
+        """The largest improvement of means that one look takes for noise: n trials of the candidate, m of the best."""
         return t_quantile(1 - pocock_level(self.false_keep_rate, self.max_seeds), self.noise.df) * self._error(n, m)
 
     def _error(self, n: int, m: int) -> float:
@@ -158,12 +123,6 @@ class Judge:
     def _greedy(self, difference: float, simpler: bool) -> Action:
         found = f"{abs(difference):.4f} {'worse' if difference > 0 else 'better'} at one seed"
         return Keep(found) if difference < 0 or (simpler and difference == 0) else Discard(found)
-
-
-def undisturbed(values: Sequence[float], sd: float) -> list[float]:
-    """Runs of one configuration without those more than 6 `sd` above its (lower) median."""
-    highest = median_low(values) + _DISTURBED * sd
-    return [value for value in values if value <= highest]
 
 
 @lru_cache

@@ -1,81 +1,103 @@
-"""A research on the disk: one home folder, one branch with its worktree, one ledger; made, opened and recovered here.
+"""A search on disk: one home folder, one branch with its worktree, one ledger; made, opened and recovered here.
 
-The ledger's append is the moment at which an experiment has happened. What is done before it leaves nothing that
-`recover` does not clear away, and what follows from it (the branch, results.tsv) is made again from the ledger.
+The append to the ledger is the moment at which an experiment has happened. Everything before it is undone by `recover`;
+everything after it (the branch, results.tsv) is rebuilt from the ledger.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.errors import UserError
-from mlx_autoresearch.ledger.ledger import Ledger, Record
+from mlx_autoresearch.ledger.files import (
+    LEDGER,
+    LOCK,
+    SETTINGS,
+    STARTING,
+    TRUSTED,
+    experiment_folder,
+    experiments_folder,
+)
+from mlx_autoresearch.ledger.held import HeldFile
+from mlx_autoresearch.ledger.ledger import Ledger, Record, Trial
 from mlx_autoresearch.machine.files import write_atomically
 from mlx_autoresearch.sandbox.processes import kill_all, marked
+from mlx_autoresearch.trials.trial import run_trial
 
-from .guard import rules
-from .settings import ResearchConfig, load_research
-from .workspace import EXPERIMENT, Workspace, repository_of_research
+from .settings import SearchConfig, load_search
+from .workspace import Workspace, repository_of_search
 
-CONFIG, LEDGER, STARTING = "research.yaml", "ledger.jsonl", ".starting"
+Runner = Callable[..., Trial]  # with the arguments of `run_trial`
 
 
-class Storage:
-    """The research in `home`, whose branch belongs to the checkout at `repository`.
+class Search:
+    """The search in `home`, whose branch belongs to the checkout at `repository`.
 
-    mark: by which every process that the research starts is found again; see `processes.marked`.
+    mark: by which every process that the search starts is found again; see `processes.marked`.
+    run_trial: as trials.trial has it. untrusted_code_ran: since what results depend on was last compared.
     """
 
-    def __init__(self, repository: Path, home: Path, config: ResearchConfig):
-        self.repository, self.home, self.config = repository, home, config
+    def __init__(self, repository: Path, home: Path, config: SearchConfig, *, run_trial: Runner = run_trial):
+        self.repository, self.home, self.config, self.run_trial = repository, home, config, run_trial
         self.mark = f"research:{home.resolve()}"
         self.ledger = Ledger(home / LEDGER)
         self.workspace = Workspace(repository, home, config.tag, self.mark)
+        self.untrusted_code_ran = False
+        self._held: list[HeldFile] = []
 
     @classmethod
-    def create(cls, config: ResearchConfig, parent: Path, repository: Path) -> Storage:
-        """A new research in `parent`/<tag>: its folder, branch and worktree. Raises UserError when there is one."""
+    def start(cls, config: SearchConfig, parent: Path, repository: Path, *, run_trial: Runner = run_trial) -> Search:
+        """A new search in `parent`/<tag>: its folder, branch and worktree. Raises UserError when there is one."""
         home = parent.absolute() / config.tag
-        if (home / CONFIG).exists():
-            raise UserError(f"{home} holds a research already: `research resume {config.tag}`, or choose another tag")
+        if (home / SETTINGS).exists():
+            raise UserError(f"{home} holds a search already: `research resume {config.tag}`, or choose another tag")
         if (home / LEDGER).exists():
-            raise UserError(f"{home} has a ledger but no {CONFIG}: restore it, or choose another tag")
+            raise UserError(f"{home} has a ledger but no {SETTINGS}: restore it, or choose another tag")
         workspace = Workspace(repository, home, config.tag)
         if (home / STARTING).is_file():  # of a start that was killed half way: nothing in it has happened
             workspace.discard()
             shutil.rmtree(home)
         if home.exists() and any(home.iterdir()):
-            raise UserError(f"{home} exists and holds no research: choose another tag, or another --home")
+            raise UserError(f"{home} exists and holds no search: choose another tag, or another --home")
         workspace.require_new()
         home.mkdir(parents=True, exist_ok=True)
         (home / STARTING).touch()
         workspace.create(config.start.to_yaml())
-        write_atomically(home / CONFIG, config.to_yaml())
+        write_atomically(home / SETTINGS, config.to_yaml())
         (home / STARTING).unlink()
-        return cls(repository, home, config)
+        return cls(repository, home, config, run_trial=run_trial)
 
     @classmethod
-    def open(cls, home: Path) -> Storage:
-        """An existing research. Raises UserError when `home` holds none."""
+    def open(cls, home: Path, *, run_trial: Runner = run_trial) -> Search:
+        """An existing search, to be run. Changes nothing.
+
+        Raises UserError when `home` holds none, or one of a version whose commits this one cannot measure.
+        """
         home = home.absolute()
-        if not (home / CONFIG).is_file():
-            raise UserError(f"{home} holds no research; `research start` makes one")
-        return cls(repository_of_research(home), home, load_research(home / CONFIG))
+        if not (home / SETTINGS).is_file():
+            raise UserError(f"{home} holds no search; `research start` makes one")
+        search = cls(repository_of_search(home), home, load_search(home / SETTINGS), run_trial=run_trial)
+        if not search.workspace.has_code(search.workspace.best):
+            raise UserError(
+                f"the search {search.config.tag} was begun with an earlier version of mlx_autoresearch, whose code "
+                "this one cannot run: resume it with that version, or start a new search from its best settings, which "
+                f"`git show research/{search.config.tag}:research/experiment.yaml` prints"
+            )
+        return search
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """While this process runs the research. Raises UserError when another one does."""
-        lock = FileLock(self.home / ".lock")
+        """While this process runs the search. Raises UserError when another one does."""
+        lock = FileLock(self.home / LOCK)
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise UserError(f"another process is running the research in {self.home}") from None
+            raise UserError(f"another process is running the search in {self.home}") from None
         try:
             yield
         finally:
@@ -84,19 +106,31 @@ class Storage:
     def recover(self) -> None:
         """Whatever state the last process left: end its processes, forget what was not decided, restore the best."""
         kill_all(lambda: marked(self.mark))
+        self.ledger.read()  # another process may have appended before we had the lock
         self.workspace.unlock()
         best = self.ledger.best()
         if best is not None:
             self.workspace.keep(best.commit)
         else:
             self.workspace.reset()
-        for folder in (self.home / "experiments").glob("[0-9]*"):
+        for folder in experiments_folder(self.home).glob("[0-9]*"):
             for scratch in [*folder.glob(".scratch-*"), folder / "code"]:
                 shutil.rmtree(scratch, ignore_errors=True)
         number = self.next_number()
         self.workspace.forget(number)
         shutil.rmtree(self.folder(number), ignore_errors=True)
         self.ledger.write_tsv()
+
+    def hold(self) -> None:
+        """Hold in memory what the files say by which the search is opened again."""
+        self._held = [HeldFile(self.home / name) for name in (SETTINGS, TRUSTED)]
+        for file in self._held:
+            file.read()
+
+    def restore(self) -> list[str]:
+        """Put the search's own files back where something else has changed them; the names of those."""
+        changed = [self.ledger.path.name] if self.ledger.restore() else []
+        return changed + [file.path.name for file in self._held if file.restore()]
 
     @property
     def best(self) -> Record:
@@ -105,14 +139,10 @@ class Storage:
         assert best is not None, "the baseline is kept"
         return best
 
-    def config_at(self, commit: str) -> Config:
-        """The experiment's configuration at a commit. Raises UserError when it is not valid."""
-        return rules.read_config(self.workspace.read(commit, EXPERIMENT))
-
     def next_number(self) -> int:
         """The first number that the ledger has not decided; 0 is the baseline's."""
         return 1 + max((r.number for r in self.ledger.records()), default=-1)
 
     def folder(self, number: int) -> Path:
         """Where an experiment's files are."""
-        return self.home / "experiments" / f"{number:04d}"
+        return experiment_folder(self.home, number)

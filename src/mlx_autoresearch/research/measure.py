@@ -1,102 +1,80 @@
-"""The harness: runs a commit's trials within limits; its code, where untrusted, must leave everything else alone."""
+"""Runs a candidate's trials within limits, and watches those that run changed code."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from statistics import fmean
-from typing import Any
 
-from mlx_autoresearch.config.keys import differing
-from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.ledger.ledger import Trial
 from mlx_autoresearch.trials.limits import Limits, default_memory_mb
 from mlx_autoresearch.trials.trial import TrialFailed
 
-from .guard import rules
-from .guard.integrity import surroundings
-from .home import Storage
+from .candidate import Candidate
+from .guard.integrity import Trespass, installed_code_hash, watched
+from .home import Search
 from .view import View
 
-Runner = Callable[..., Trial]  # with the arguments of `runner.run_trial`
+_TIMES, _SLACK_SECONDS = 3, 60  # what a trial may take: so many times the baseline's, and so much more
 
 
-class Harness:
-    """Runs trials with `run`, and shows their progress in `view`."""
+@contextmanager
+def trials_of(search: Search, candidate: Candidate, folder: Path, view: View) -> Iterator[Callable[[int], Trial]]:
+    """A function of a seed that runs one trial of `candidate` into the run folder `folder`/<seed>.
 
-    def __init__(self, storage: Storage, run: Runner, view: View):
-        self._storage, self._run, self._view = storage, run, view
-
-    @contextmanager
-    def trials_of(self, commit: str, folder: Path) -> Iterator[Callable[[int], Trial]]:
-        """A function of a seed that runs one trial of a commit into the run folder `folder`/<seed>.
-
-        It raises TrialFailed. The commit's code is a snapshot, taken here and gone afterwards.
-        """
-        config = self._storage.config_at(commit)
-        code = folder / "code"
-        shutil.rmtree(code, ignore_errors=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        self._storage.workspace.snapshot(commit, code)
-        try:
-            yield partial(self._trial, config, folder, None if rules.is_installed(code) else code)
-        finally:
-            shutil.rmtree(code, ignore_errors=True)
-
-    def _trial(self, config: Config, folder: Path, code: Path | None, seed: int) -> Trial:
-        """code: None where it is the installed code, which is trusted."""
-        storage = self._storage
-        run = folder / str(seed)
-        shutil.rmtree(run, ignore_errors=True)
-        before = rules.tree_hash(code) if code else ""
-        outside = surroundings(storage) if code else {}
-        trial = self._run(
-            config,
-            seed=seed,
-            folder=run,
-            code=code,
-            limits=self._limits(),
-            mark=storage.mark,
-            say=self._view.progress,
-        )
-        if code and (rules.tree_hash(code) != before or differing(outside, surroundings(storage))):
-            raise TrialFailed("guard", "files outside the run's own folder changed while it ran")
-        return replace(trial, run=os.path.relpath(trial.run, storage.home))
-
-    def _limits(self) -> Limits:
-        """The configured limits, and once the baseline is known, a few times what it took."""
-        limits = self._storage.config.limits
-        allowed = limits.model_copy(update={"memory_mb": limits.memory_mb or default_memory_mb()})
-        baseline = next(iter(self._storage.ledger.records()), None)
-        if baseline is None:
-            return allowed
-        training = max(t.training_seconds for t in baseline.trials)
-        overhead = max(t.total_seconds - t.training_seconds for t in baseline.trials)
-        return allowed.model_copy(
-            update={
-                "startup_seconds": min(allowed.startup_seconds, 60 + 3 * overhead),
-                "training_seconds": min(allowed.training_seconds, 60 + 3 * training),
-                "evaluate_seconds": min(allowed.evaluate_seconds, 60 + 3 * overhead),
-            }
-        )
-
-
-def measured(trials: list[Trial], started: float) -> dict[str, Any]:
-    """A record's fields that trials decide: them, their mean val_bpb, the time now, and seconds since `started`.
-
-    started: by `time.monotonic`.
+    It raises TrialFailed, of the kind "guard" where changed code has changed anything outside its run folder. Changed
+    code is a snapshot of the commit, taken here and gone afterwards.
     """
-    values = [t.val_bpb for t in trials if t.val_bpb is not None]
-    return {
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "trials": trials,
-        "val_bpb": fmean(values) if values else None,
-        "seconds": time.monotonic() - started,
+    folder.mkdir(parents=True, exist_ok=True)
+    if candidate.code is not None and candidate.code == installed_code_hash():
+        yield partial(_trial, search, candidate, folder, None, view)
+        return
+    code = folder / "code"
+    shutil.rmtree(code, ignore_errors=True)
+    try:
+        search.workspace.snapshot(candidate.commit, code)
+        yield partial(_trial, search, candidate, folder, code, view)
+    finally:
+        shutil.rmtree(code, ignore_errors=True)
+
+
+def _trial(search: Search, candidate: Candidate, folder: Path, code: Path | None, view: View, seed: int) -> Trial:
+    """code: None where it is the installed code, which is trusted."""
+    run = folder / str(seed)
+    shutil.rmtree(run, ignore_errors=True)
+    try:
+        with watched(search, folder, code) if code else nullcontext():
+            trial = search.run_trial(
+                candidate.config,
+                seed=seed,
+                folder=run,
+                code=code,
+                limits=_limits(search),
+                mark=search.mark,
+                say=view.progress,
+            )
+    except Trespass as trespass:
+        end = f"; it ended with {trespass.__cause__}" if trespass.__cause__ else ""
+        raise TrialFailed("guard", f"{trespass} changed outside the run's own folder{end}") from trespass
+    return replace(trial, run=os.path.relpath(trial.run, search.home))
+
+
+def _limits(search: Search) -> Limits:
+    """The configured limits, and once the baseline is known, a few times what it took."""
+    limits = search.config.limits
+    allowed = limits.model_copy(update={"memory_mb": limits.memory_mb or default_memory_mb()})
+    baseline = next(iter(search.ledger.records()), None)
+    if baseline is None:
+        return allowed
+    training = max(t.training_seconds for t in baseline.trials)
+    overhead = max(t.total_seconds - t.training_seconds for t in baseline.trials)
+    most = {
+        "startup_seconds": _SLACK_SECONDS + _TIMES * overhead,
+        "training_seconds": _SLACK_SECONDS + _TIMES * training,
+        "evaluate_seconds": _SLACK_SECONDS + _TIMES * overhead,
     }
+    return allowed.model_copy(update={name: min(getattr(allowed, name), value) for name, value in most.items()})

@@ -1,44 +1,45 @@
-"""Which researches there are, and how far one is, in a few lines of text."""
+"""Which searches there are, and how far one is, in a few lines of text."""
 
 from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from statistics import fmean
 
 from filelock import FileLock, Timeout
 
 from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.ledger.files import LEDGER, LOCK, SETTINGS
 from mlx_autoresearch.ledger.ledger import Ledger
 
-from .home import CONFIG, LEDGER
-from .settings import load_research
+from .settings import load_search
 from .view import experiment_line
 from .workspace import repository_of
 
 
 def default_home(repository: Path) -> Path:
-    """Where the researches of a checkout are."""
+    """Where the searches of a checkout are."""
     return repository / "runs" / "research"
 
 
-def find_research(which: str | None, home: str | None) -> Path:
-    """A research's folder, by tag, by path, or the latest of all in `home`; UserError if there is none."""
-    if which is not None and (Path(which) / CONFIG).is_file():
+def find_search(which: str | None, home: str | None) -> Path:
+    """A search's folder, by tag, by path, or the latest of all in `home`. Raises UserError when there is none."""
+    if which is not None and (Path(which) / SETTINGS).is_file():
         return Path(which)
     parent = Path(home) if home else default_home(repository_of(Path.cwd()))
-    found = sorted(parent.glob(f"*/{CONFIG}"), key=lambda p: p.stat().st_mtime)
-    if which is not None and (parent / which / CONFIG).is_file():
+    found = sorted(parent.glob(f"*/{SETTINGS}"), key=lambda p: p.stat().st_mtime)
+    if which is not None and (parent / which / SETTINGS).is_file():
         return parent / which
     if not found:
-        raise UserError(f"no research in {parent}: `mlx-autoresearch research start configs/research/overnight.yaml`")
+        raise UserError(f"no search in {parent}: `mlx-autoresearch research start configs/research/overnight.yaml`")
     if which is not None:
-        raise UserError(f"no research {which!r} in {parent}; there are {', '.join(p.parent.name for p in found)}")
+        raise UserError(f"no search {which!r} in {parent}; there are {', '.join(p.parent.name for p in found)}")
     return found[-1].parent
 
 
 def is_running(home: Path) -> bool:
-    """Whether a process runs the research now."""
-    lock = FileLock(home / ".lock")
+    """Whether a process runs the search now."""
+    lock = FileLock(home / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -49,9 +50,9 @@ def is_running(home: Path) -> bool:
 
 def status_text(home: Path) -> str:
     """One greppable `key: value` a line, then the last experiments."""
-    if not (home / CONFIG).is_file():
-        raise UserError(f"{home} holds no research")
-    config = load_research(home / CONFIG)
+    if not (home / SETTINGS).is_file():
+        raise UserError(f"{home} holds no search")
+    config = load_search(home / SETTINGS)
     ledger = Ledger(home / LEDGER)
     records = ledger.records()
     best = ledger.best()
@@ -66,13 +67,13 @@ def status_text(home: Path) -> str:
         "decisions": ", ".join(f"{n} {status}" for status, n in counts.most_common()) or "none yet",
         "hours": f"{seconds / 3600:.2f}",
     }
-    if best is not None and records[0].val_bpb and best.val_bpb:
+    if best is not None and records[0].val_bpb is not None and best.val_bpb is not None:
         start = records[0].val_bpb
         values["start_val_bpb"] = f"{start:.6f}"
         values["best_val_bpb"] = f"{best.val_bpb:.6f}"
-        fresh = [t.val_bpb for r in records if r.commit == best.commit and r.event == "remeasure" for t in r.trials]
-        if measured := [v for v in fresh if v is not None]:
-            values["best_measured_afresh"] = f"{sum(measured) / len(measured):.6f} ({len(measured)} seeds)"
+        again = [r for r in records if r.commit == best.commit and r.event == "remeasure"]
+        if fresh := [value for r in again for value in r.values.values()]:
+            values["best_measured_afresh"] = f"{fmean(fresh):.6f} ({len(fresh)} seeds)"
         values["improvement"] = f"{100 * (1 - best.val_bpb / start):.1f}%"
         values["best"] = f"experiment {best.number}, commit {best.commit[:7]}: {best.hypothesis}"
     width = max(map(len, values)) + 2

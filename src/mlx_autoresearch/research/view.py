@@ -1,4 +1,4 @@
-"""What a research shows while it runs: one line per experiment, and on a terminal the current trial's progress."""
+"""What a search shows while it runs: one line per experiment, and on a terminal the current trial's progress."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from mlx_autoresearch.ledger.ledger import Record
 
 
 class View:
-    """Plain lines."""
+    """Plain lines. every: seconds between two lines about the trial that runs; None for none of them."""
 
-    def __init__(self, stream: TextIO | None = None):
+    def __init__(self, stream: TextIO | None = None, *, every: float | None = None):
         self._stream = stream or sys.stdout
+        self._every, self._shown = every, float("-inf")
 
     def __enter__(self) -> Self:
         return self
@@ -29,9 +30,14 @@ class View:
         """What is being done now."""
 
     def progress(self, news: Mapping[str, Any]) -> None:
-        """News of the current trial, as `runner.run_trial` tells them."""
+        """News of the current trial, as `run_trial` tells them."""
         if news.get("event") == "waiting":
             self.say(news["message"])
+        elif news.get("event") == "step" and self._every is not None:
+            now = time.monotonic()
+            if now - self._shown >= self._every:
+                self._shown = now
+                self.say(step_text(news))
 
     def decided(self, record: Record, best: Record) -> None:
         """An experiment that the ledger now has."""
@@ -110,5 +116,6 @@ def experiment_line(record: Record, best: Record) -> str:
     if record.event == "experiment" and record.status != "keep":
         line += f"  [{record.reason}]"
     elif record.event == "experiment":
-        line += f"  [{record.reason}; best {best.val_bpb or 0:.4f}]"
+        value = f"; best {best.val_bpb:.4f}" if best.val_bpb is not None else ""
+        line += f"  [{record.reason}{value}]"
     return line

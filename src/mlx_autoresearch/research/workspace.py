@@ -1,7 +1,7 @@
-"""A research's own worktree and branch: one commit an experiment, kept ones advance the branch.
+"""A search's own worktree and branch: one commit an experiment; kept ones advance the branch.
 
-Git is always told where its folder is, so that nothing an agent does to the worktree's `.git` decides where we write,
-and no hook is ever run. A commit is made without moving the branch; `keep` moves it, after the ledger has the record.
+Git is always told where its folder is, so that nothing an agent does to the worktree's `.git` decides where we write.
+No hook is ever run. A commit is made without moving the branch; `keep` moves it, after the ledger has the record.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Workspace:
         """The commit that the branch points at."""
         commit = self._resolve(self.branch)
         if commit is None:
-            raise UserError(f"the branch research/{self.tag} is gone: restore it, or start a new research")
+            raise UserError(f"the branch research/{self.tag} is gone: restore it, or start a new search")
         return commit
 
     def commit(self, number: int, message: str, parent: str) -> str:
@@ -100,7 +100,7 @@ class Workspace:
     def keep(self, commit: str) -> None:
         """Move the branch and the worktree to a commit."""
         self._git("update-ref", self.branch, commit)
-        self.reset()
+        self.reset(commit)
 
     def reset(self, commit: str | None = None) -> None:
         """Make the worktree the branch's commit, whatever has been done to it; or another commit, for a while."""
@@ -158,13 +158,29 @@ class Workspace:
         )
         return None if done.returncode == 0 else done.stderr.decode(errors="replace").strip().split("\n")[0]
 
+    def has_code(self, commit: str) -> bool:
+        """Whether a commit has a recipe where this version has it; commits of earlier versions have not."""
+        return CODE[0] in self._code_in(commit)
+
     def snapshot(self, commit: str, folder: Path) -> None:
-        """Write the editable code of a commit to a new folder, out of reach of whoever has the worktree."""
-        there = [path for path in CODE if self._git("ls-tree", "--name-only", commit, "--", path)]
+        """Write the editable code of a commit to a new folder, out of reach of whoever has the worktree.
+
+        Raises UserError for a commit of a version that had its code elsewhere.
+        """
+        there = self._code_in(commit)
+        if CODE[0] not in there:
+            raise UserError(
+                f"commit {commit[:10]} has no {CODE[0]}: it is of an earlier version of mlx_autoresearch, whose code "
+                "this one cannot run; check it out, and use that version there"
+            )
         command = self._command("archive", "--format=tar", commit, "--", *there)
         archive = subprocess.run(command, capture_output=True, check=True, env=self._environment()).stdout
         with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
             tar.extractall(folder, filter="data")
+
+    def _code_in(self, commit: str) -> list[str]:
+        """Those of `CODE` that a commit has; asked of the repository, since the worktree may have been moved."""
+        return git(["ls-tree", "--name-only", commit, "--", *CODE], self.repository).splitlines()
 
     def _ref(self, number: int) -> str:
         return f"refs/research/{self.tag}/{number:04d}"
@@ -207,19 +223,27 @@ class Workspace:
 
 
 def repository_of(folder: Path) -> Path:
-    """The checkout that `folder` is in. Raises UserError when there is none, or not one of this project."""
+    """The git checkout that `folder` is in. Raises UserError when there is none."""
     try:
-        root = Path(git(["rev-parse", "--show-toplevel"], folder).strip())
+        return Path(git(["rev-parse", "--show-toplevel"], folder).strip())
     except UserError:
         raise UserError(f"{folder} is not in a git repository: run this in a clone of mlx_autoresearch") from None
-    missing = [p for p in CODE if not _tracked(root, p)]
-    if missing:
-        raise UserError(f"{root} has no committed {missing[0]}: run this in a clone of mlx_autoresearch")
-    return root
 
 
-def repository_of_research(home: Path) -> Path:
-    """The checkout with a research's branch: the one around its home or, for a home elsewhere, the one we are in."""
+def require_code(repository: Path) -> None:
+    """Raise UserError when HEAD does not hold the code that experiments change."""
+    for path in CODE:
+        if not _tracked(repository, path):
+            if _tracked(repository, f"src/{PACKAGE}"):
+                raise UserError(
+                    f"HEAD of {repository} has no folder {path}: it is of an earlier version of mlx_autoresearch; "
+                    "check out this version, and start the search there"
+                )
+            raise UserError(f"{repository} has no committed {path}: run this in a clone of mlx_autoresearch")
+
+
+def repository_of_search(home: Path) -> Path:
+    """The checkout with a search's branch: the one around its home or, for a home elsewhere, the one we are in."""
     for folder in (home.absolute().parent, Path.cwd()):
         with suppress(UserError):
             root = repository_of(folder)
@@ -229,7 +253,7 @@ def repository_of_research(home: Path) -> Path:
 
 
 def uncommitted(repository: Path) -> list[str]:
-    """Editable files that differ between the user's checkout and HEAD, which a research starts from."""
+    """Editable files that differ between the user's checkout and HEAD, which a search starts from."""
     status = git(["status", "--porcelain", "-z", "--no-renames", "--", *CODE], repository)
     return [line[3:] for line in status.split("\0") if line]
 

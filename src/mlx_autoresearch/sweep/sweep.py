@@ -53,13 +53,14 @@ def write_up(queue: Queue) -> Result:
     """Write table.tsv, the plots and report.html from what the study holds now."""
     from optuna.trial import TrialState
 
+    from mlx_autoresearch.ledger.files import LEDGER
     from mlx_autoresearch.report.write import write
 
     from .plots import draw
     from .table import ranked, tsv
 
     (queue.home / "table.tsv").write_text(tsv(queue), encoding="utf-8")
-    if (queue.home / "ledger.jsonl").is_file():
+    if (queue.home / LEDGER).is_file():
         write(queue.home, title=f"sweep/{queue.study.study_name}", plots=draw(queue))
     best = next((t for t in ranked(queue) if t.state is TrialState.COMPLETE), None)
     if best is None:

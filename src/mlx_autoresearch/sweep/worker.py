@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.data.prepared import open_prepared
 from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.ledger.files import LEDGER
 from mlx_autoresearch.ledger.ledger import Ledger, Record, Trial
 from mlx_autoresearch.machine.paths import cache_dir
 from mlx_autoresearch.plain_text import duration
@@ -37,7 +38,7 @@ class Worker:
         self, queue: Queue, say: Callable[[str], None], live: Callable[[str, float], None] = lambda text, share: None
     ):
         self.queue, self.say, self.live = queue, say, live
-        self.ledger = Ledger(queue.home / "ledger.jsonl")
+        self.ledger = Ledger(queue.home / LEDGER)
 
     def run(self) -> None:
         """Raises KeyboardInterrupt when stopped, with what was begun back in the queue."""
@@ -81,7 +82,7 @@ class Worker:
             result = run_trial(
                 config, seed=seed, folder=folder / str(seed), code=None, limits=Limits(), say=watch.follow
             )
-            if result.val_bpb is None or not math.isfinite(result.val_bpb):
+            if not math.isfinite(result.val_bpb):
                 raise TrialFailed("nan", "val_bpb is not a number")
             done.append(asdict(replace(result, run=f"trials/{trial.number:04d}/{seed}")))
             trial.set_user_attr("runs", done)
@@ -90,7 +91,7 @@ class Worker:
     def _write_down(self) -> None:
         """Bring the ledger up to what the study knows, whoever ran it, and keep the best's checkpoints alone."""
         with self.queue.lock:
-            known = {r.number for r in self.ledger.records()}
+            known = {r.number for r in self.ledger.read()}  # other processes append, too
             trials = [t for t in self.queue.trials() if t.state in _ENDED]
             trials.sort(key=lambda t: (t.datetime_complete or t.datetime_start, t.number))
             best = math.inf

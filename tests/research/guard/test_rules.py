@@ -8,7 +8,7 @@ import mlx_autoresearch
 from mlx_autoresearch.config.load import with_settings
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.errors import UserError
-from mlx_autoresearch.research.guard import rules
+from mlx_autoresearch.research.guard import integrity, rules
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_what_may_be_changed(path: str, editable: bool) -> None:
 
 
 def test_what_decides_the_metric_is_watched() -> None:
-    watched = rules.trusted_files()
+    watched = integrity.trusted_files()
     package = Path(mlx_autoresearch.__file__).parent
     for name in (
         "metric/bits.py",

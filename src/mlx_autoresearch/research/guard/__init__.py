@@ -1,1 +1,1 @@
-"""What an experiment may change, and whether something else has changed."""
+"""The guard: what an experiment may change, and whether anything else has changed."""

@@ -1,38 +1,52 @@
-"""What results depend on stays as it was at the start, and untrusted code leaves alone what is not its own."""
+"""Integrity: what results depend on stays as it was, and untrusted code changes nothing but what is its own."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 
+from mlx_autoresearch import __file__ as _init
 from mlx_autoresearch.config.keys import differing
-from mlx_autoresearch.data.prepared import open_prepared
+from mlx_autoresearch.data.prepared import PreparedData, open_prepared
 from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.kernels.registry import kernel_folder
+from mlx_autoresearch.ledger.files import TRUSTED, experiments_folder
 from mlx_autoresearch.machine.files import write_atomically
+from mlx_autoresearch.machine.git import git
 from mlx_autoresearch.machine.paths import cache_dir
 from mlx_autoresearch.sandbox import landlock
+from mlx_autoresearch.trials.overlay import KERNELS, PACKAGE, RECIPE
 
-from ..home import CONFIG, LEDGER, Storage
-from ..settings import ResearchConfig
-from . import rules
+from ..home import Search
+from ..settings import SearchConfig
 
-_STATE = "state.json"
-
-
-def trusted_state(config: ResearchConfig) -> dict[str, str]:
-    """SHA-256 of what every result depends on: the installed code that may not change, and the metric's data."""
-    return rules.trusted_files() | _metric_files(config)
+_INSTALLED = Path(_init).resolve().parent
 
 
-def check_since_start(storage: Storage) -> dict[str, str]:
-    """The trusted state now, compared with that of the research's start. Raises UserError when it has changed.
+class Trespass(Exception):
+    """Something outside changed while untrusted code ran; the message is the name of the first thing."""
 
-    A research without results takes it down anew.
+
+# What results depend on: compared with the search's start before and after every experiment.
+
+
+def check_since_start(search: Search) -> dict[str, str]:
+    """The trusted state now, which is that of the search's start. Raises UserError when it has changed since.
+
+    A search without results writes it down.
     """
-    now = trusted_state(storage.config)
-    path = storage.home / _STATE
-    if storage.ledger.records() and path.exists():
-        check_same(json.loads(path.read_text(encoding="utf-8")), now)
+    now = trusted_state(search.config)
+    path = search.home / TRUSTED
+    if search.ledger.records():
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} cannot be read ({error}): restore it, or start a new search") from None
+        check_same(before, now)
     else:
         write_atomically(path, json.dumps(now, indent=2) + "\n")
     return now
@@ -45,25 +59,144 @@ def check_same(before: Mapping[str, str], after: Mapping[str, str]) -> None:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         raise UserError(
             f"what results depend on has changed since the start ({names[0]}{more}): they would not be comparable; "
-            "restore it and resume, or start a new research"
+            "restore it and resume, or start a new search"
         )
 
 
-def surroundings(storage: Storage) -> dict[str, str]:
-    """What must not change while untrusted code runs. Under Landlock only that which we alone write to.
+def trusted_state(config: SearchConfig) -> dict[str, str]:
+    """SHA-256 of what every result depends on: the installed code that may not change, and the metric's data."""
+    data = config.start.data
+    prepared = open_prepared(data.source, vocab_size=data.vocab_size, cache_dir=cache_dir())
+    return trusted_files() | metric_files(prepared)
 
-    Without Landlock the user's checkout belongs to it; working there meanwhile then costs an experiment.
+
+def trusted_files() -> dict[str, str]:
+    """SHA-256 of every installed module that an experiment may not change, by its path in the package."""
+    paths = (p for p in sorted(_INSTALLED.rglob("*.py")) if p.relative_to(_INSTALLED).parts[0] != RECIPE)
+    return {str(p.relative_to(_INSTALLED)): _sha256(p) for p in paths}
+
+
+def metric_files(data: PreparedData) -> dict[str, str]:
+    """SHA-256 of what the metric is measured on: the validation tokens and the tokenizer."""
+    names = [*data.manifest.files, *data.manifest.splits["val"].files]
+    return {str(data.path / name): _sha256(data.path / name) for name in names}
+
+
+# What untrusted code must leave alone: compared before and after it runs.
+
+
+@contextmanager
+def watched(search: Search, own: Path, code: Path | None = None) -> Iterator[None]:
+    """While untrusted code runs inside: whatever came of it, compare afterwards, and put the search's files back.
+
+    own: the experiment's folder, where it may write. code: the snapshot that it runs, if any. Without Landlock, other
+    experiments' folders and the user's checkout are compared, too; a user who works there meanwhile costs the
+    experiment. Raises Trespass when something has changed, also where the code raised; UserError when git can no longer
+    say. Where the process is stopped (KeyboardInterrupt), the search's files are put back and nothing is compared.
     """
-    state = {f"installed {name}": value for name, value in rules.trusted_files().items()}
-    state |= _metric_files(storage.config)
-    for name in (CONFIG, LEDGER):
-        path = storage.home / name
-        state[name] = path.read_bytes().hex() if path.exists() else ""
-    if not landlock.version():
-        state |= rules.checkout_state(storage.repository, storage.config.tag)
+    before = _surroundings(search, own, code)
+    search.untrusted_code_ran = True
+    failure: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        failure = error
+    except BaseException:
+        search.restore()
+        raise
+    changed = [*search.restore(), *differing(before, _surroundings(search, own, code))]
+    if changed:
+        raise Trespass(changed[0]) from failure
+    if failure is not None:
+        raise failure
+
+
+def _surroundings(search: Search, own: Path, code: Path | None) -> dict[str, str]:
+    state = {"the code that it runs": _tree_hash(code)} if code else {}
+    if not landlock.version():  # where there is, it keeps all else as it is
+        state |= _other_experiments(search.home, own)
+        state |= checkout_state(search.repository, search.config.tag)
     return state
 
 
-def _metric_files(config: ResearchConfig) -> dict[str, str]:
-    data = config.start.data
-    return rules.metric_files(open_prepared(data.source, vocab_size=data.vocab_size, cache_dir=cache_dir()))
+def _other_experiments(home: Path, own: Path) -> dict[str, str]:
+    """Every file and folder of other experiments, with what differs once it has been changed or replaced."""
+    top = experiments_folder(home)
+    state = {top.name: _identity(top, content=False)}
+    for folder, folders, files in os.walk(top):
+        if Path(folder) == top:
+            folders[:] = [name for name in folders if top / name != own]
+        for name in (*folders, *files):
+            path = Path(folder, name)
+            state[str(path.relative_to(home))] = _identity(path, content=name in files)
+    return state
+
+
+def _identity(path: Path, *, content: bool) -> str:
+    """content: also its size and change time, which nobody can set back; a folder's change with its files'."""
+    try:
+        stat = path.lstat()
+    except OSError:
+        return "gone"
+    return f"{stat.st_mode} {stat.st_ino}" + (f" {stat.st_size} {stat.st_ctime_ns}" if content else "")
+
+
+def checkout_state(repository: Path, tag: str) -> dict[str, str]:
+    """The user's checkout: HEAD, branches and tags, settings, what differs from HEAD; this search's own left out.
+
+    Raises UserError when git fails: then nobody can say that nothing changed.
+    """
+    try:
+        refs = git(["for-each-ref", "--format=%(refname) %(objectname)"], repository).splitlines()
+        own = (f"refs/heads/research/{tag} ", f"refs/research/{tag}/")
+        state = dict(line.split(" ", 1) for line in refs if not line.startswith(own))
+        state["HEAD"] = git(["rev-parse", "--symbolic-full-name", "HEAD"], repository)
+        state["git settings"] = git(["config", "--local", "--list"], repository)
+        changed = git(["status", "--porcelain", "-z", "--no-renames"], repository)
+    except UserError as error:
+        raise UserError(f"cannot tell whether the checkout has changed: {error}") from None
+    for line in changed.split("\0"):
+        if line:
+            path = repository / line[3:]
+            state[line[3:]] = line[:2] + (_sha256(path) if path.is_file() else "")
+    return state
+
+
+# Code: which one a commit holds.
+
+
+def is_installed(snapshot: Path) -> bool:
+    """Whether the editable code in `snapshot` is, byte for byte, the installed one."""
+    return code_hash(snapshot) == installed_code_hash()
+
+
+def code_hash(snapshot: Path) -> str:
+    """One hash over the editable code in a snapshot of the repository."""
+    return _code_hash(snapshot / "src" / PACKAGE / RECIPE, snapshot / KERNELS)
+
+
+def installed_code_hash() -> str:
+    """`code_hash` of the installed code."""
+    return _code_hash(_INSTALLED / RECIPE, kernel_folder())
+
+
+def _code_hash(*folders: Path) -> str:
+    lines = []
+    for number, folder in enumerate(folders):
+        code = (p for p in folder.rglob("*") if p.is_file() and p.suffix not in (".md", ".pyc"))
+        lines += [f"{number} {path.relative_to(folder)} {_sha256(path)}" for path in sorted(code)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _tree_hash(folder: Path) -> str:
+    """One hash over all files of a folder."""
+    files = (p for p in sorted(folder.rglob("*")) if p.is_file())
+    return hashlib.sha256("".join(f"{p} {_sha256(p)}\n" for p in files).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:  # untrusted code may have made it so
+        return f"unreadable: {error.strerror}"

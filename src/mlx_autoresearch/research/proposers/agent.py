@@ -1,4 +1,4 @@
-"""A coding agent on the command line: gets a brief on its standard input, edits the worktree, prints a hypothesis."""
+"""A coding agent on the command line. It reads a brief from standard input, edits the worktree, prints a hypothesis."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from mlx_autoresearch.plain_text import one_line
 from mlx_autoresearch.sandbox.command import Outcome, run_command
 from mlx_autoresearch.sandbox.environment import clean_environment, temporary_folder
 
-from ..settings import Agent, ResearchConfig
 from .base import Context, Proposal, ProposalFailed
 from .brief import read_answer, write_brief
+from .settings import AgentSettings
 
 _NETWORK = (
     "HTTP_PROXY",
@@ -62,13 +62,16 @@ PRESETS = {
 class AgentProposer:
     """Starts the agent anew for every experiment; all it knows of earlier ones is in the brief."""
 
-    def __init__(self, settings: Agent, research: ResearchConfig):
+    trusted = False
+
+    def __init__(self, settings: AgentSettings, most_seeds: int | None):
+        """most_seeds: of one candidate, which the brief tells; None where one seed decides."""
         preset = PRESETS[settings.preset] if settings.preset else _Preset(list(settings.command or []), [], [])
         self._command = [*preset.command, *settings.extra]
         self._environment = [*_NETWORK, *(n.lower() for n in _NETWORK), *preset.environment, *settings.environment]
         self._writable = [*preset.writable, *settings.writable]
         self._minutes = settings.minutes
-        self._research = research
+        self._most_seeds = most_seeds
         self.name = f"agent:{settings.preset or Path(self._command[0]).name}"
 
     def propose(self, context: Context) -> Proposal | None:
@@ -78,7 +81,7 @@ class AgentProposer:
         that leaves processes running or prints without end.
         """
         brief = context.folder / "brief.md"
-        brief.write_text(write_brief(context, self._research, self._minutes), encoding="utf-8")
+        brief.write_text(write_brief(context, self._most_seeds, self._minutes), encoding="utf-8")
         program = shutil.which(self._command[0])
         if program is None:
             raise ProposalFailed("exception", f"{self._command[0]} is not installed, or not in PATH")
@@ -96,7 +99,7 @@ class AgentProposer:
             )
         _check(outcome, self._minutes)
         hypothesis, kind = read_answer(outcome.output)
-        return Proposal(hypothesis, kind, edited_in_place=True)
+        return Proposal(hypothesis, kind)
 
     def told(self, record: Record) -> None:
         """Nothing to remember: the brief is made from the ledger."""

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.ledger.ledger import Record
 from mlx_autoresearch.plain_text import as_data, one_line
 
-from ..settings import ResearchConfig
+from ..guard.rules import EDITABLE, FROZEN
 from .base import Context
 
-_SHOWN = 60  # experiments that did not work, the latest; all that did are shown
+_SHOWN = 60  # the latest experiments; kept ones are shown however old they are
 
 
-def write_brief(context: Context, research: ResearchConfig, minutes: float) -> str:
-    """The brief as Markdown. Nothing that an agent or a run printed stands in it unquoted."""
-    train = research.start.train
+def write_brief(context: Context, most_seeds: int | None, minutes: float) -> str:
+    """The brief as Markdown. What an agent or a trial printed is always quoted.
+
+    most_seeds: of one candidate; None where one seed decides.
+    """
+    train = context.config.train
     budget = f"{train.max_steps} steps" if train.max_steps is not None else f"{train.time_budget:g} seconds"
     best = context.best
     measured = [r for r in context.history if r.commit == best.commit and r.val_bpb is not None]
     rule = (
         "Any improvement at one seed is kept."
-        if research.decision.greedy
-        else f"A change is kept only if it is better than noise explains, over up to {research.seeds.most} seeds."
+        if most_seeds is None
+        else f"A change is kept only if it beats run-to-run noise, over up to {most_seeds} seeds."
     )
     return f"""# Experiment {context.number}: make val_bpb smaller
 
@@ -37,9 +41,11 @@ The current best has val_bpb {_bpb(measured[-1] if measured else best)} (experim
 
 ## Rules
 - You may change these files only:
-{_bullets(context.allowed)}
+{_bullets(EDITABLE)}
 - In research/experiment.yaml these keys must stay as they are:
-{_bullets(context.frozen)}
+{_bullets(FROZEN)}
+- To add a setting, declare it in src/mlx_autoresearch/recipe/settings.py and set it in the section `recipe:` of
+  research/experiment.yaml.
 - Do not touch git, other files, or anything outside this folder. Do not train; leave no process running.
 - Code may import mlx, numpy and what the files already import. Logits must not depend on later tokens.
 - {rule} Simpler is better: an equal result with less code is kept, a tiny gain for much code is not worth it.
@@ -119,5 +125,5 @@ def _bpb(record: Record) -> str:
     return "-" if record.val_bpb is None else f"{record.val_bpb:.4f}"
 
 
-def _bullets(items: list[str]) -> str:
+def _bullets(items: Iterable[str]) -> str:
     return "\n".join(f"  - {item}" for item in items)

@@ -1,4 +1,4 @@
-"""Configurations next to a given one: a few keys changed, others brought in line, so that the whole can be trained."""
+"""Configurations next to a given one: a few keys are changed, and others adjusted so that it can be trained."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlx_autoresearch.config.load import settings_of, validate_config
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.errors import UserError
 
-from ..settings import Dimension
+from .settings import Dimension
 
 
 def neighbour(best: Mapping[str, Any], overrides: Mapping[str, Any], micro_tokens: int) -> Config | None:

@@ -1,19 +1,20 @@
-"""A fixed list of experiments: for tests, and to replay what somebody found."""
+"""A fixed list of experiments, for tests and replays."""
 
 from __future__ import annotations
 
 from mlx_autoresearch.ledger.ledger import Record
 
-from ..settings import Script
 from .base import Context, Proposal
+from .settings import ScriptSettings
 
 
 class ScriptProposer:
     """Proposes the steps of a script in their order: experiment 1 is the first one."""
 
     name = "script"
+    trusted = True
 
-    def __init__(self, settings: Script):
+    def __init__(self, settings: ScriptSettings):
         self._steps = settings.steps
 
     def propose(self, context: Context) -> Proposal | None:
@@ -24,4 +25,4 @@ class ScriptProposer:
         return Proposal(step.hypothesis, step.kind, dict(step.overrides), step.patch)
 
     def told(self, record: Record) -> None:
-        """Nothing to learn: the number of an experiment says it all."""
+        """Nothing to learn: the step follows from the experiment's number."""

@@ -1,16 +1,17 @@
-"""The embedded researcher: one small change of the current best at a time, chosen by Optuna from what has paid off.
+"""The built-in proposer: one small change of the current best at a time, chosen by Optuna from what has helped.
 
 A night of keep-or-discard is not a search over whole configurations: almost all keys stay as the best has them. What is
-searched is the next *move*: a key, and a step along its grid (or a value, where the values have no order). In turn,
-the first that is new and valid:
+searched is the next *move*: a key, and a step along its grid (or a value, where the values have no order). The first
+move that is new and valid is proposed, in this order:
 
-1. what was just kept along an ordered key is carried on, one step of the same size further;
+1. the same step again, if the change that was just kept was one step along an ordered key;
 2. the declared moves, in their order;
-3. the two most promising discards against this very best, together: two gains that drowned in the noise may show;
-4. Optuna's TPE over moves. A past experiment is a trial with the parameters `key` and `<key> step`; its value is its
-   val_bpb minus the best's of that time, so that keys and directions that paid are proposed more often, recent
-   experiments counting most. A move that lost waits for a few keeps before it is tried again from there;
-5. when Optuna has nothing new to say: the moves it left out, then two moves at once, the least bad ones first.
+3. the two most promising discards against this very best, together: two gains, each too small to detect alone, may be
+   detectable together;
+4. Optuna's TPE over moves. It sees a past experiment as a trial with the parameters `key` and `<key> step`, whose value
+   is its val_bpb minus the best's of that time. Keys and directions that helped are proposed more often, and recent
+   experiments count most. A move that lost is tried again from the same place only after a few keeps;
+5. when Optuna has nothing new: the moves it left out, then two moves at once, those that lost least first.
 
 A configuration is proposed once, however it is written. All of it follows from the ledger and the seed.
 """
@@ -20,7 +21,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from itertools import islice
 from typing import Any
 
@@ -34,9 +34,10 @@ from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.ledger.ledger import Record
 from mlx_autoresearch.plain_text import one_line
 
-from ..settings import Dimension, Search
+from ..guard.rules import is_frozen
 from .base import Context, Proposal
 from .neighbours import changes, in_words, neighbour, place, signature
+from .settings import Dimension, OptunaSettings
 
 _STEPS = (-2, -1, 1, 2)  # along an ordered grid
 _PATIENCE = 3  # keeps until a move that lost is worth another try
@@ -67,8 +68,9 @@ class SearchProposer:
     """See the module."""
 
     name = "search"
+    trusted = True
 
-    def __init__(self, settings: Search, start: Config):
+    def __init__(self, settings: OptunaSettings, start: Config):
         self._space, self._moves, self._seed = settings.space, settings.moves, settings.seed
         self._start = settings_of(start)
         self._micro_tokens = start.train.device_batch_size * start.model.sequence_len
@@ -88,7 +90,7 @@ class SearchProposer:
             if config is None or signature(config) in self._tried:
                 continue
             overrides = changes(best, config)
-            if not any(fnmatchcase(key, frozen) for key in overrides for frozen in context.frozen):
+            if not any(map(is_frozen, overrides)):
                 return Proposal(idea.hypothesis, idea.kind, overrides)
         return None
 

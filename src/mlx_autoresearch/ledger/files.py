@@ -1,0 +1,24 @@
+"""What the files in a home are called: the folder of one search, or of one sweep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+LEDGER = "ledger.jsonl"
+TABLE = "results.tsv"
+SETTINGS = "research.yaml"  # of a search, resolved
+TRUSTED = "state.json"  # SHA-256 of what a search's results depend on
+HOLDOUT = "holdout.json"
+LOCK = ".lock"
+STARTING = ".starting"  # there while a search's folder and branch are being made
+_EXPERIMENTS = "experiments"
+
+
+def experiments_folder(home: Path) -> Path:
+    """Where a search keeps a folder for every experiment."""
+    return home / _EXPERIMENTS
+
+
+def experiment_folder(home: Path, number: int) -> Path:
+    """Where the diff, the output and the run folders of one experiment are."""
+    return experiments_folder(home) / f"{number:04d}"

@@ -1,0 +1,38 @@
+"""A candidate: one commit that is to be measured, with all that its trials need to know of it."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+
+from mlx_autoresearch.config.settings import Config
+
+from .guard import rules
+from .guard.integrity import code_hash
+from .home import Search
+from .workspace import EXPERIMENT, NO_CHANGE, Change
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """change: against its parent. config: what its YAML says. code: a hash of its editable code, where it is the code
+    that the search was started or resumed with; None where experiments have changed that.
+    """
+
+    commit: str
+    change: Change
+    config: Config
+    code: str | None
+
+
+def best_candidate(search: Search) -> Candidate:
+    """The commit that the branch stands on, read from git."""
+    commit = search.workspace.best
+    folder = search.home / ".code"
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        search.workspace.snapshot(commit, folder)
+        code = code_hash(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return Candidate(commit, NO_CHANGE, rules.read_config(search.workspace.read(commit, EXPERIMENT)), code)

@@ -1,0 +1,23 @@
+"""Makes the proposer that a search's settings ask for."""
+
+from __future__ import annotations
+
+from ..settings import SearchConfig
+from .base import Proposer
+from .settings import AgentSettings, ScriptSettings
+
+
+def make_proposer(config: SearchConfig) -> Proposer:
+    """A proposer that has not been told any record yet."""
+    settings = config.proposer
+    if isinstance(settings, ScriptSettings):
+        from .script import ScriptProposer
+
+        return ScriptProposer(settings)
+    if isinstance(settings, AgentSettings):
+        from .agent import AgentProposer
+
+        return AgentProposer(settings, None if config.decision.greedy else config.seeds.most)
+    from .search import SearchProposer  # Optuna takes a while to import
+
+    return SearchProposer(settings, config.start)
