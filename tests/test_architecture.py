@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from copy import deepcopy
 from graphlib import CycleError, TopologicalSorter
@@ -94,3 +95,12 @@ def test_no_file_is_long_without_a_reason() -> None:
             text = path.read_text(encoding="utf-8")
             first = text.split("\n", 1)[0]
             assert text.count("\n") <= 350 or "one table" in first or "one idea" in first, path
+
+
+def test_the_architecture_page_names_files_that_exist() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rooms = "|".join(set().union(*FLOORS))
+    named = set(re.findall(rf"`((?:{rooms})(?:/[\w/.]*|\.py))`", page))
+    assert len(named) > 40
+    missing = {name for name in named if not (FOLDER / name).exists()}
+    assert not missing
