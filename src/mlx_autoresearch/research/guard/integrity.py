@@ -71,9 +71,12 @@ def trusted_state(config: SearchConfig) -> dict[str, str]:
 
 
 def trusted_files() -> dict[str, str]:
-    """SHA-256 of every installed module that an experiment may not change, by its path in the package."""
-    paths = (p for p in sorted(_INSTALLED.rglob("*.py")) if p.relative_to(_INSTALLED).parts[0] != RECIPE)
-    return {str(p.relative_to(_INSTALLED)): _sha256(p) for p in paths}
+    """SHA-256 of every installed file that an experiment may not change, by its path in the package.
+
+    Not only of modules: the headers that kernels are translated with decide results, too.
+    """
+    names = (p.relative_to(_INSTALLED) for p in sorted(_INSTALLED.rglob("*")) if p.is_file() and p.suffix != ".pyc")
+    return {str(name): _sha256(_INSTALLED / name) for name in names if name.parts[0] not in (RECIPE, KERNELS)}
 
 
 def metric_files(data: PreparedData) -> dict[str, str]:
