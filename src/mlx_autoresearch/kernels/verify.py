@@ -74,14 +74,14 @@ def compare(
 
     The error is relative to 1 + |value|; infinities must be equal, and NaN is always wrong.
     """
-    reference = file.definition(**dict(zip(call.inputs, exact, strict=True))) if file.definition else {}
+    definition = file.definition(**dict(zip(call.inputs, exact, strict=True))) if file.definition else {}
     findings, worst = [], 0.0
     for name, dtype, shape, output in zip(
         file.kernel.output_names, call.output_dtypes, call.output_shapes, outputs, strict=True
     ):
-        if name not in reference:
+        if name not in definition:
             continue
-        expected, got = np.asarray(reference[name], np.float64), _as_float64(output)
+        expected, got = np.asarray(definition[name], np.float64), _as_float64(output)
         if expected.shape != shape:
             raise UserError(f"{file.name}: the definition gives {name} the shape {expected.shape}, the YAML {shape}")
         with np.errstate(invalid="ignore"):
