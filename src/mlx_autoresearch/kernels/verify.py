@@ -28,6 +28,8 @@ EXHAUSTIVE_CASES = 80
 
 @dataclass
 class CaseReport:
+    """What one launch gave: right if `findings` is empty."""
+
     sizes: Sizes
     seed: int
     findings: list[Finding]
@@ -47,10 +49,12 @@ class KernelReport:
 
     @property
     def findings(self) -> list[Finding]:
+        """Those of the static pass, then those of every case."""
         return [*self.lint, *(finding for case in self.cases for finding in case.findings)]
 
     @property
     def error(self) -> float:
+        """The largest of all cases, in units of the tolerance."""
         return max((case.error for case in self.cases), default=0.0)
 
 

@@ -32,9 +32,11 @@ class Choices:
 
     @property
     def points(self) -> list[Any]:
+        """The values of a grid."""
         return list(self.values)
 
     def draw(self, rng: random.Random) -> Any:
+        """One value at random, all alike."""
         return rng.choice(self.values)
 
 
@@ -49,6 +51,7 @@ class Range:
 
     @property
     def integers(self) -> bool:
+        """Whether its values are integers."""
         return all(isinstance(x, int) for x in (self.low, self.high, self.step or 1))
 
     @property
@@ -60,6 +63,7 @@ class Range:
         return [self.low + i * self.step for i in range(count)]
 
     def draw(self, rng: random.Random) -> float:
+        """One number at random, uniform; uniform in its logarithm where `log` is set."""
         if self.step is not None or (self.integers and not self.log):
             return rng.choice(self.points)
         if not self.log:
@@ -126,6 +130,7 @@ class Sweep(Section):
 
     @property
     def axes(self) -> dict[str, Axis]:
+        """The values of each setting that is varied."""
         return {key: parse_axis(key, value) for key, value in self.space.items()}
 
     def points(self) -> list[dict[str, Any]]:
