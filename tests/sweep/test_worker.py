@@ -17,9 +17,7 @@ from mlx_autoresearch.ledger.ledger import Ledger, Trial
 from mlx_autoresearch.sweep import worker
 from mlx_autoresearch.training.data import open_data
 from mlx_autoresearch.trials.trial import TrialFailed
-from tests.support.sweeps import Lines, bpb, free_trial, rows, run_sweep
-
-from .conftest import Sweeper
+from tests.support.sweeps import Lines, Sweeper, bpb, free_trial, rows, run_sweep
 
 
 def test_every_point_is_tried_with_every_seed(file: Sweeper) -> None:
