@@ -84,6 +84,14 @@ def test_a_planted_circle_and_planted_arrows_are_noticed(imports: grimp.ImportGr
     ]
 
 
+def test_the_tests_mirror_the_rooms() -> None:
+    """A folder of tests has the name of the folder that it tests."""
+    tests = Path(__file__).parent
+    folders = {path.parent.relative_to(tests) for path in tests.rglob("test_*.py")}
+    assert len(folders) > 15
+    assert [str(folder) for folder in sorted(folders) if not (FOLDER / folder).is_dir()] == []
+
+
 def test_few_files_lie_outside_the_rooms() -> None:
     assert len(list(FOLDER.glob("*.py"))) <= 6
 

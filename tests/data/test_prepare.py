@@ -268,7 +268,7 @@ def test_a_validation_document_that_gets_back_in_is_noticed(tmp_path: Path, monk
     def all_of_it(raw: TokenShards, order: np.ndarray, *rest: Any, **options: Any) -> TokenShards:
         return rearrange(raw, np.arange(raw.info.documents), *rest, **options)
 
-    rearrange = prepare_module._rearrange
+    rearrange = prepare_module._rearrange  # a mistake that no text can provoke must be planted
     monkeypatch.setattr(prepare_module, "_rearrange", all_of_it)
     with pytest.raises(RuntimeError, match="a validation document is in the training split"):
         make(Fake(val=(Fake().train[3], "only here")), tmp_path)
@@ -295,15 +295,16 @@ import os, signal, sys, time
 from pathlib import Path
 from mlx_autoresearch.data import prepare, shards
 from mlx_autoresearch.data.sources import Text
+from mlx_autoresearch.data.tokenizer import Tokenizer
 
 def die(*arguments, **options):
     os.kill(os.getpid(), signal.SIGKILL)
 
-def slowly(split, documents, tokenizer, folder, tokenize=prepare._tokenize):
+def slowly(*arguments, train=Tokenizer.train):
     with open(sys.argv[2] + "/log", "a") as log:
-        log.write(split + "\\n")
+        log.write("trained\\n")
     time.sleep(0.3)
-    return tokenize(split, documents, tokenizer, folder)
+    return train(*arguments)
 
 exec(sys.argv[3])
 print(prepare.prepare(Text(paths=[sys.argv[1]]), vocab_size=270, cache_dir=sys.argv[2]).path)
@@ -326,7 +327,12 @@ def start(text_folder: Path, cache: Path, patch: str) -> subprocess.Popen[str]:
 
 @pytest.mark.parametrize(
     "patch",
-    ["shards.ShardWriter.append = die", "prepare._rearrange = die", "shards.Manifest.save = die", "Path.rename = die"],
+    [
+        "shards.ShardWriter.append = die",
+        "prepare.shutil.rmtree = die",
+        "shards.Manifest.save = die",
+        "Path.rename = die",
+    ],
 )
 def test_killed_at_any_moment_nothing_half_made_is_used(tmp_path: Path, text_folder: Path, patch: str) -> None:
     cache = tmp_path / "cache"
@@ -343,11 +349,11 @@ def test_killed_at_any_moment_nothing_half_made_is_used(tmp_path: Path, text_fol
 
 
 def test_two_processes_at_once_work_once(tmp_path: Path, text_folder: Path) -> None:
-    both = [start(text_folder, tmp_path, "prepare._tokenize = slowly") for _ in range(2)]
+    both = [start(text_folder, tmp_path, "Tokenizer.train = slowly") for _ in range(2)]
     outputs = [process.communicate(timeout=30) for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     assert outputs[0][0] == outputs[1][0]
-    assert (tmp_path / "log").read_text().split() == ["train", "val"]
+    assert (tmp_path / "log").read_text().split() == ["trained"]
     open_prepared(Text(paths=[str(text_folder)]), vocab_size=VOCAB, cache_dir=tmp_path).verify()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal
 
 import mlx.core as mx
@@ -17,8 +16,9 @@ from mlx_autoresearch.kernels.verify import EXHAUSTIVE_CASES, SEEDS, cases, comp
 from mlx_autoresearch.machine import device
 from mlx_autoresearch.simulator import find_compiler
 from tests.support.compiler_paths import needs_compiler
+from tests.support.mutations import KERNELS
 
-ROPE = str(Path(__file__).parents[1] / "simulator" / "kernels" / "tiled_rope.metal")
+ROPE = str(KERNELS / "tiled_rope.metal")
 SMALL: list[dict[str, Any]] = [{"T": 7}]
 
 

@@ -9,28 +9,8 @@ from pathlib import Path
 import pytest
 
 from mlx_autoresearch.errors import UserError
-from mlx_autoresearch.ledger.ledger import Ledger, Record, Trial
-
-TRIAL = Trial(42, 2.5, 100, 10_000, 10.0, 12.0, 512.0, 1.5, "experiments/0001/42")
-RECORD = Record(
-    number=1,
-    event="experiment",
-    time="2026-01-01T00:00:00+00:00",
-    commit="a" * 40,
-    parent="b" * 40,
-    hypothesis="a\ttab and\na line",
-    proposer="search",
-    kind="mlp",
-    files=["research/experiment.yaml"],
-    insertions=1,
-    deletions=2,
-    overrides={"model.mlp": "swiglu"},
-    trials=[TRIAL],
-    val_bpb=2.5,
-    status="keep",
-    reason="better",
-    seconds=12.0,
-)
+from mlx_autoresearch.ledger.ledger import Ledger
+from tests.support.records import RECORD, TRIAL
 
 
 @pytest.fixture

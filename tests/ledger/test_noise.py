@@ -11,11 +11,9 @@ from statistics import fmean, variance
 import pytest
 
 from mlx_autoresearch.errors import UserError
-from mlx_autoresearch.ledger.ledger import Record
 from mlx_autoresearch.ledger.noise import Noise
 from mlx_autoresearch.ledger.seeds import Seeds
-
-from .test_ledger import RECORD, TRIAL
+from tests.support.records import TRIAL, record
 
 # Of a search with 10 seconds a run: during the third run of the second group something else took the machine.
 DISTURBED = [
@@ -56,13 +54,8 @@ def test_noise_needs_a_repeated_configuration():
         Noise.pooled([[1.0], [2.0]])
 
 
-def record(number: int, values: dict[int, float], **fields) -> Record:
-    trials = [replace(TRIAL, seed=seed, val_bpb=value) for seed, value in values.items()]
-    return replace(RECORD, number=number, trials=trials, **fields)
-
-
 def test_discarded_experiments_are_no_sample_of_the_noise() -> None:
-    kept = [record(0, {42: 2.0, 43: 2.01}, event="baseline"), record(1, {46: 1.9, 47: 1.92})]
+    kept = [record(0, {42: 2.0, 43: 2.01}), record(1, {46: 1.9, 47: 1.92})]
     unstable = record(2, {46: 2.0, 47: 3.0}, status="discard")
     assert Noise.of([*kept, unstable], Seeds()) == Noise.of(kept, Seeds()) == Noise.pooled([[2.0, 2.01], [1.9, 1.92]])
 
@@ -78,7 +71,7 @@ def test_a_seed_that_was_measured_later_belongs_to_its_window() -> None:
 
 
 def test_a_record_of_a_sweep_is_a_group_of_its_own() -> None:
-    records = [record(0, {1: 2.0, 900: 2.1}), record(1, {1: 1.0, 900: 1.3})]
+    records = [record(0, {1: 2.0, 900: 2.1}, event="experiment"), record(1, {1: 1.0, 900: 1.3})]
     assert Noise.of(records, None) == Noise.pooled([[2.0, 2.1], [1.0, 1.3]])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import mlx.core as mx
@@ -52,6 +53,16 @@ def test_the_new_file_has_the_suffix_that_mlx_asks_for(tmp_path: Path) -> None:
     with replacing(file) as new:
         mx.save_safetensors(str(new), {"x": mx.zeros(1)})
     assert os.listdir(tmp_path) == [file.name]
+
+
+def test_many_threads_may_write_one_file_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    with ThreadPoolExecutor(8) as pool:
+        written = [pool.submit(write_atomically, file, str(i % 10) * 20_000) for i in range(200)]
+    for future in written:
+        future.result()
+    assert len(file.read_text()) == 20_000 and len(set(file.read_text())) == 1
+    assert os.listdir(tmp_path) == ["a.json"]
 
 
 @pytest.mark.parametrize(("durable", "expected"), [(True, ["a.txt", "folder"]), (False, [])])

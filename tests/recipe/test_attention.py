@@ -4,7 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_autoresearch.recipe.attention import _banded, _fused, _visible, attention
+from mlx_autoresearch.recipe.attention import attention, banded, fused, visible
 from tests.support.arrays import normal
 from tests.support.attention_reference import composed, definition, definition_gradients
 
@@ -73,7 +73,7 @@ def test_the_formulations_for_gpus_against_float64(T: int, window: int) -> None:
     exact = definition(*arrays[:3], window)
     exact_gradients = definition_gradients(*arrays, window)
     (plain,), same_precision = mx.vjp(lambda *x: composed(*x, window), [q, k, v], [cotangent])
-    for f in (lambda *x: _banded(*x, window), lambda *x: _fused(*x, _visible(T, T, 0, window))):
+    for f in (lambda *x: banded(*x, window), lambda *x: fused(*x, visible(T, T, 0, window))):
         (out,), gradients = mx.vjp(f, [q, k, v], [cotangent])
         assert error(out, exact) < 2 * error(plain, exact) + FLOOR
         for name, g, c, e in zip("qkv", gradients, same_precision, exact_gradients, strict=True):
@@ -84,7 +84,7 @@ def test_bands_keep_their_dtype_and_skip_what_nobody_sees() -> None:
     """NaN in a block of keys outside the window does not spread."""
     q, k, v = (x.astype(mx.bfloat16) for x in qkv((1, 400, 2, 2, 8)))
     hidden = mx.arange(400)[None, :, None, None] < 64
-    out = _banded(q, *(mx.where(hidden, mx.nan, x) for x in (k, v)), 64)
+    out = banded(q, *(mx.where(hidden, mx.nan, x) for x in (k, v)), 64)
     assert out.dtype == mx.bfloat16
     assert np.isfinite(np.array(out[:, 192:].astype(mx.float32))).all()
 

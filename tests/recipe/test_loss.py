@@ -48,7 +48,7 @@ def test_chunks_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch) -> No
     y = mx.array(np.random.default_rng(2).integers(0, 31, 50))
 
     def run():
-        return mx.value_and_grad(lambda x, w: linear_cross_entropy(x, w, y), argnums=(0, 1))(x, w)
+        return mx.value_and_grad(lambda x, w: linear_cross_entropy(x, w, y, 15.0), argnums=(0, 1))(x, w)
 
     whole, (dx, dw) = run()
     for rows in (1, 7, 49, 50):  # also a last chunk that is not full
@@ -62,22 +62,22 @@ def test_chunks_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch) -> No
 def test_ignored_targets_cost_nothing_and_move_nothing() -> None:
     x, w = normal((6, 8), 0), normal((11, 8), 1)
     y = mx.array([3, -1, 4, -1, 10, 0])
-    value, (dx, _) = mx.value_and_grad(lambda x, w: linear_cross_entropy(x, w, y), argnums=(0, 1))(x, w)
+    value, (dx, _) = mx.value_and_grad(lambda x, w: linear_cross_entropy(x, w, y, 15.0), argnums=(0, 1))(x, w)
     assert value.item() == pytest.approx(exact(x, w, y, 15.0)[0], rel=3e-6)
     assert np.abs(np.array(dx)[[1, 3]]).max() == 0
-    nothing = linear_cross_entropy(x, w, mx.full((6,), -1))
+    nothing = linear_cross_entropy(x, w, mx.full((6,), -1), 15.0)
     assert nothing.item() == 0.0
 
 
 def test_the_gradient_scales_with_what_follows_the_loss() -> None:
     x, w, y = normal((5, 4), 0), normal((9, 4), 1), mx.array([0, 1, 2, 3, 8])
-    once = mx.grad(lambda x: linear_cross_entropy(x, w, y))(x)
-    tripled = mx.grad(lambda x: 3 * linear_cross_entropy(x, w, y))(x)
+    once = mx.grad(lambda x: linear_cross_entropy(x, w, y, 15.0))(x)
+    tripled = mx.grad(lambda x: 3 * linear_cross_entropy(x, w, y, 15.0))(x)
     assert relative_error(tripled, 3 * np.array(once)) < 1e-6
 
 
 def test_zero_logits_cost_ln_v() -> None:
-    value = linear_cross_entropy(mx.zeros((4, 8)), normal((100, 8), 0), mx.array([1, 2, 3, 4]))
+    value = linear_cross_entropy(mx.zeros((4, 8)), normal((100, 8), 0), mx.array([1, 2, 3, 4]), 15.0)
     assert value.item() == pytest.approx(math.log(100), rel=1e-6)
 
 
@@ -91,7 +91,7 @@ def test_huge_logits_stay_finite() -> None:
 
 def test_half_precision_features_get_half_precision_gradients() -> None:
     x, w, y = normal((6, 8), 0).astype(mx.bfloat16), normal((11, 8), 1), mx.array([3, 1, 4, 1, 10, 0])
-    value, (dx, dw) = mx.value_and_grad(lambda x, w: linear_cross_entropy(x, w, y), argnums=(0, 1))(x, w)
+    value, (dx, dw) = mx.value_and_grad(lambda x, w: linear_cross_entropy(x, w, y, 15.0), argnums=(0, 1))(x, w)
     assert (value.dtype, dx.dtype, dw.dtype) == (mx.float32, mx.bfloat16, mx.float32)
     expected = exact(x.astype(mx.float32), w, y, 15.0)
     assert value.item() == pytest.approx(expected[0], rel=1e-2)
@@ -107,4 +107,4 @@ def test_softcapped_is_bounded_and_float32() -> None:
 
 def test_wrong_shapes_are_named() -> None:
     with pytest.raises(ValueError, match=r"expected x \(N, C\)"):
-        linear_cross_entropy(mx.zeros((4, 8)), mx.zeros((9, 7)), mx.zeros((4,), mx.int32))
+        linear_cross_entropy(mx.zeros((4, 8)), mx.zeros((9, 7)), mx.zeros((4,), mx.int32), 15.0)

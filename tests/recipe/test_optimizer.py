@@ -14,7 +14,7 @@ def test_newton_schulz_orthogonalises(shape) -> None:
     """Singular vectors stay, singular values move close to 1."""
     g = normal(shape, 0)
     u, s, vt = np.linalg.svd(np.array(g, np.float64), full_matrices=False)
-    x = np.array(newton_schulz(g), np.float64)
+    x = np.array(newton_schulz(g, 5), np.float64)
     in_basis = np.swapaxes(u, -1, -2) @ x @ np.swapaxes(vt, -1, -2)
     values = np.diagonal(in_basis, axis1=-2, axis2=-1)
     off = in_basis - values[..., None] * np.eye(values.shape[-1])
@@ -26,17 +26,17 @@ def test_newton_schulz_orthogonalises(shape) -> None:
 def test_newton_schulz_ignores_the_scale() -> None:
     g = normal((2, 16, 48), 1)
     for scale in (0.1, 1e4):  # below that the 1e-6 added to the norm shows
-        assert relative_error(newton_schulz(g * scale), newton_schulz(g)) < 1e-4
-    assert np.isfinite(np.array(newton_schulz(mx.zeros((1, 4, 4))))).all()
+        assert relative_error(newton_schulz(g * scale, 5), newton_schulz(g, 5)) < 1e-4
+    assert np.isfinite(np.array(newton_schulz(mx.zeros((1, 4, 4)), 5))).all()
 
 
 def test_newton_schulz_in_bfloat16() -> None:
     g = normal((1, 64, 64), 2)
-    x = newton_schulz(g, dtype=mx.bfloat16)
+    x = newton_schulz(g, 5, dtype=mx.bfloat16)
     assert x.dtype == mx.bfloat16
-    assert relative_error(x.astype(mx.float32), newton_schulz(g)) < 0.15  # five quintic steps at 3 digits
+    assert relative_error(x.astype(mx.float32), newton_schulz(g, 5)) < 0.15  # five quintic steps at 3 digits
     # Summed in bfloat16, 65,536 ones make 256, a norm 16 times too small, and the iteration explodes.
-    ones = newton_schulz(mx.ones((1, 256, 256), mx.bfloat16), dtype=mx.bfloat16).astype(mx.float32)
+    ones = newton_schulz(mx.ones((1, 256, 256), mx.bfloat16), 5, dtype=mx.bfloat16).astype(mx.float32)
     assert 0.6 < ones.mean().item() * 256 < 1.3
 
 
@@ -58,7 +58,7 @@ def test_adamw_against_its_definition_in_float64() -> None:
 def muon_step(p: mx.array, g: mx.array, **settings) -> mx.array:
     K, m, n = p.shape
     second = mx.zeros((K, m, 1) if m >= n else (K, 1, n))
-    defaults = {"lr": 0.1, "momentum": 0.9, "beta2": 0.95, "weight_decay": 0.0}
+    defaults = {"lr": 0.1, "momentum": 0.9, "beta2": 0.95, "weight_decay": 0.0, "ns_steps": 5}
     return muon_update(p, g, mx.zeros(p.shape), second, **(defaults | settings))[0]
 
 

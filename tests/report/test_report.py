@@ -18,12 +18,13 @@ import pytest
 from matplotlib.text import Annotation
 
 from mlx_autoresearch.errors import UserError
-from mlx_autoresearch.ledger.ledger import Ledger, Record, Trial
+from mlx_autoresearch.ledger.ledger import Ledger
 from mlx_autoresearch.report import figures
 from mlx_autoresearch.report.history import History
 from mlx_autoresearch.report.page import page
 from mlx_autoresearch.report.write import write
 from tests.support.fake_research import write_research
+from tests.support.records import record
 
 HOSTILE = '</title></script><script>alert("x")</script><img src=x onerror=alert(1)>\'"` & $x_1^2$ '
 HOSTILE += "\x1b[31m\u202e\ud800 漢字 🎉"
@@ -89,17 +90,18 @@ class TestHistory:
         assert sum(kind.kept for kind in history.kinds) == 28
 
     def test_noise_is_pooled_over_seeds(self, tmp_path: Path) -> None:
-        history = History(tmp_path, [record(0, [1.0, 1.2]), record(1, [3.0, 3.0, 3.3]), record(2, [9.0])])
+        repeated = [record(0, {42: 1.0, 43: 1.2}), record(1, {42: 3.0, 43: 3.0, 44: 3.3})]
+        history = History(tmp_path, [*repeated, record(2, {42: 9.0})])
         assert history.sigma == pytest.approx(((0.02 + 0.06) / 3) ** 0.5)
-        assert History(tmp_path, [record(0, [1.0])]).sigma is None
+        assert History(tmp_path, [record(0, {42: 1.0})]).sigma is None
 
     def test_a_remeasurement_corrects_the_staircase_and_is_nobodys_gain(self, tmp_path: Path) -> None:
         records = [
-            record(0, [3.0]),
-            record(1, [2.0]),
-            record(2, [2.5], status="discard"),
-            replace(record(1, [2.2]), event="remeasure"),
-            record(3, [2.1]),
+            record(0, {42: 3.0}),
+            record(1, {42: 2.0}),
+            record(2, {42: 2.5}, status="discard"),
+            record(1, {42: 2.2}, event="remeasure"),
+            record(3, {42: 2.1}),
         ]
         history = History(tmp_path, records)
         assert [(s.number, s.val_bpb) for s in history.steps] == [(0, 3.0), (1, 2.0), (2, 2.2), (3, 2.1)]
@@ -119,27 +121,6 @@ class TestHistory:
         assert history.curve(kept, points=1000) == whole
         thin = history.curve(kept, points=50)
         assert len(thin) <= 50 and thin[-1] == whole[-1]
-
-
-def record(number: int, values: list[float], status: Any = "keep") -> Record:
-    trials = [Trial(42 + i, v, 10, 1000, 1.0, 2.0, 100.0, 1.0, "") for i, v in enumerate(values)]
-    return Record(
-        number=number,
-        event="experiment" if number else "baseline",
-        time="2026-11-22T00:00:00Z",
-        commit="c" * 40,
-        parent="p" * 40,
-        hypothesis="because",
-        proposer="script",
-        kind="batch",
-        files=[],
-        insertions=1,
-        deletions=1,
-        overrides={},
-        trials=trials,
-        val_bpb=sum(values) / len(values),
-        status=status,
-    )
 
 
 class TestPage:
@@ -195,7 +176,7 @@ class TestPage:
         Page(document.read_text())
 
     def test_a_single_baseline_makes_a_page_too(self, tmp_path: Path) -> None:
-        Ledger(tmp_path / "ledger.jsonl").append(record(0, [3.0]))
+        Ledger(tmp_path / "ledger.jsonl").append(record(0, {42: 3.0}))
         _, document = write(tmp_path)
         Page(document.read_text())
 
@@ -233,7 +214,7 @@ class TestPicture:
 
     def test_a_val_bpb_of_zero_is_on_the_scale(self, tmp_path: Path, figure: list[Any]) -> None:
         """Zero is a number, and the best that there is: not a result that is missing."""
-        history = History(tmp_path, [record(0, [1.0]), record(1, [0.0], status="discard")])
+        history = History(tmp_path, [record(0, {42: 1.0}), record(1, {42: 0.0}, status="discard")])
         figures.progress_png(history, tmp_path / "p.png", "")
         (legend,) = figure[0].legends
         named = {text.get_text() for text in legend.get_texts()}

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from mlx_autoresearch.config.settings import Config
-from tests.support.laboratory import make_config, make_corpus, make_repository
+from tests.support.corpus import make_corpus
+from tests.support.laboratory import make_config, make_repository
 
 
 @pytest.fixture(scope="session")

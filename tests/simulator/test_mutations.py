@@ -10,8 +10,7 @@ import pytest
 from mlx_autoresearch.kernels.verify import lint_kernel, run_case
 from mlx_autoresearch.simulator.findings import CAUSES
 from tests.support.compiler_paths import compiler_path, each_family
-
-from .mutations import Mutation, read_mutations
+from tests.support.mutations import Mutation, read_mutations
 
 MUTATIONS = read_mutations()
 BUGS = [mutation for mutation in MUTATIONS if mutation.finds]

@@ -9,8 +9,7 @@ import pytest
 from mlx_autoresearch.kernels.source import load_kernel
 from mlx_autoresearch.kernels.verify import run_case
 from tests.support.compiler_paths import needs_compiler
-
-from .mutations import KERNELS
+from tests.support.mutations import KERNELS
 
 COMBINATIONS = 24
 NAMES = sorted(path.stem for path in KERNELS.glob("*.metal"))

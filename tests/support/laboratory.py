@@ -25,7 +25,6 @@ from mlx_autoresearch.research.proposers.settings import AgentSettings
 from mlx_autoresearch.research.settings import SearchConfig
 from mlx_autoresearch.research.view import View
 from mlx_autoresearch.research.workspace import CODE
-from tests.support.corpus import make_corpus as make_corpus
 
 S = TypeVar("S", bound=Section)
 

@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from mlx_autoresearch.sweep.sweep import Result, open_sweep, work, write_up
 from mlx_autoresearch.sweep.view import View
 
 _ROOT = Path(__file__).parents[2]
+
+Sweeper = Callable[..., Path]  # takes the fields of a sweep's file, and writes it
 
 
 class Lines(View):

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,7 @@ from mlx_autoresearch.machine.paths import cache_dir
 from mlx_autoresearch.report import write as report_write
 from mlx_autoresearch.sweep import plots, worker
 from tests.support.corpus import make_corpus, tiny_settings
-from tests.support.sweeps import free_trial
-
-Sweeper = Callable[..., Path]
+from tests.support.sweeps import Sweeper, free_trial
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.sweeps import run_sweep
-
-from .conftest import Sweeper
+from tests.support.sweeps import Sweeper, run_sweep
 
 
 def test_the_page_has_the_plots_and_only_the_best_checkpoints_stay(file: Sweeper, pages: None) -> None:

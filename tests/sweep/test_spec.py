@@ -12,8 +12,7 @@ from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.sweep.spec import Choices, Range, config_at, load_sweep, parse_axis, short_names
 from mlx_autoresearch.sweep.study import decode, encode
 from mlx_autoresearch.sweep.sweep import open_sweep
-
-from .conftest import Sweeper
+from tests.support.sweeps import Sweeper
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "sweeps"
 

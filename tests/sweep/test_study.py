@@ -13,9 +13,7 @@ from optuna.trial import TrialState
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.ledger.ledger import Ledger
 from mlx_autoresearch.sweep.sweep import open_sweep
-from tests.support.sweeps import rows, run_sweep, start_worker
-
-from .conftest import Sweeper
+from tests.support.sweeps import Sweeper, rows, run_sweep, start_worker
 
 
 def wait_for_a_point(process: subprocess.Popen[str]) -> None:

@@ -11,9 +11,7 @@ from mlx_autoresearch.cli.app import app
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.ledger.ledger import Ledger, Trial
 from mlx_autoresearch.sweep import worker
-from tests.support.sweeps import free_trial, rows, run_sweep
-
-from .conftest import Sweeper
+from tests.support.sweeps import Sweeper, free_trial, rows, run_sweep
 
 
 def test_it_can_be_stopped_and_continued(file: Sweeper, monkeypatch: pytest.MonkeyPatch) -> None:

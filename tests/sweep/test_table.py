@@ -12,9 +12,7 @@ from mlx_autoresearch.sweep import worker
 from mlx_autoresearch.sweep.sweep import open_sweep
 from mlx_autoresearch.sweep.table import print_table
 from mlx_autoresearch.trials.trial import TrialFailed
-from tests.support.sweeps import free_trial, rows, run_sweep
-
-from .conftest import Sweeper
+from tests.support.sweeps import Sweeper, free_trial, rows, run_sweep
 
 
 def test_points_without_a_result_come_last(

@@ -15,11 +15,10 @@ from mlx_autoresearch.config.load import load_config
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.ledger.ledger import Ledger, Trial
 from mlx_autoresearch.sweep import worker
+from mlx_autoresearch.sweep.sweep import open_sweep
 from mlx_autoresearch.training.data import open_data
 from mlx_autoresearch.trials.trial import TrialFailed
-from tests.support.sweeps import Lines, bpb, free_trial, rows, run_sweep
-
-from .conftest import Sweeper
+from tests.support.sweeps import Lines, Sweeper, bpb, free_trial, rows, run_sweep
 
 
 def test_every_point_is_tried_with_every_seed(file: Sweeper) -> None:
@@ -99,12 +98,20 @@ def test_a_point_above_the_median_is_stopped(file: Sweeper, monkeypatch: pytest.
     assert "stopped at 50%" in pruned[0].reason
 
 
-def test_losses_are_compared_in_bits_per_byte(base: Path) -> None:
+def test_losses_are_compared_in_bits_per_byte(file: Sweeper, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def halfway(config: Config, *, say: Any, **rest: Any) -> Trial:
+        say({"event": "step", "step": 10, "loss": 1.0, "remaining": 0.0})
+        return free_trial(config, **rest)
+
+    monkeypatch.setattr(worker, "run_trial", halfway)
+    path = file(space={"optimizer.matrix_lr": [0.04]}, prune={"trials": 1})
+    home = run_sweep(path).home
+    (trial,) = open_sweep(path, home=home).trials()
     config = load_config(base)
     train = open_data(config).split("train")
     tokens = np.asarray(train.tokens)
     bits = len(tokens[tokens != open_data(config).tokenizer.bos_id]) / math.log(2)  # of a nat for every token
-    assert worker._bits_per_nat(config) * train.info.bytes == pytest.approx(bits)
+    assert trial.intermediate_values == {50: pytest.approx(bits / train.info.bytes)}
 
 
 def test_a_full_disk_costs_no_point(file: Sweeper, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,8 +16,7 @@ from mlx_autoresearch.training import clock as clock_module
 from mlx_autoresearch.training import loop as loop_module
 from mlx_autoresearch.training import trainer
 from mlx_autoresearch.training.clock import Clock
-
-from .runs import StopAfter, make_config, quiet, train
+from tests.support.runs import StopAfter, make_config, quiet, train
 
 COMPILING = 100.0  # seconds
 

@@ -11,8 +11,7 @@ from mlx_autoresearch.training import scoring
 from mlx_autoresearch.training.data import open_data
 from mlx_autoresearch.training.scoring import for_scoring, score_model, trained_model
 from mlx_autoresearch.training.setup import make_model
-
-from .runs import make_config, train
+from tests.support.runs import make_config, train
 
 
 @pytest.mark.parametrize("kernels", ["auto", "custom"])

@@ -16,8 +16,7 @@ from mlx_autoresearch.training import setup, trainer
 from mlx_autoresearch.training.data import open_data
 from mlx_autoresearch.training.progress import Reporter
 from mlx_autoresearch.training.run import CHECKPOINT, CONFIG, METRICS, SUMMARY, Run
-
-from .runs import StopAfter, losses, make_config, quiet, train
+from tests.support.runs import StopAfter, losses, make_config, quiet, train
 
 
 def test_a_run_is_a_folder_with_everything_in_it(corpus: Path, tmp_path: Path) -> None:

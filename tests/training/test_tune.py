@@ -14,6 +14,7 @@ from mlx_autoresearch.kernels.operation import Operation
 from mlx_autoresearch.machine import device
 from mlx_autoresearch.training.tune import choices_text, tune
 from tests.support.fake_gpu import compose_both_sides, fake_gpu
+from tests.support.operations import OPERATIONS
 
 
 def test_bench_shows_both_sides_of_a_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -21,10 +22,7 @@ def test_bench_shows_both_sides_of_a_configuration(monkeypatch: pytest.MonkeyPat
     compose_both_sides(monkeypatch)
     config = load_config("configs/tiny.yaml")
     chosen = tune(config, again=True)
-    operations = [what.split()[0] for what in chosen]
-    residual = {"residual_norm", "mixed_norm"}
-    others = {"attention", "embedding", "linear_cross_entropy", "newton_schulz", "norm_rope"}
-    assert set(operations) == residual | others
+    assert {what.split()[0] for what in chosen} == OPERATIONS
     text = choices_text(chosen)
     assert text.count(" ms, ") == 2 * len(chosen) and text.count("error 0.") == len(chosen)
     assert "attention float32[4,64,2,32] float32[4,64,1,32] float32[4,64,1,32] window=32" in text

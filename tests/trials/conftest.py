@@ -1,7 +1,8 @@
 import pytest
 
 from mlx_autoresearch.config.settings import Config
-from tests.support.laboratory import make_config, make_corpus
+from tests.support.corpus import make_corpus
+from tests.support.laboratory import make_config
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,8 @@ from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.research.guard.scan import scan
 from mlx_autoresearch.training.run import Run
 from mlx_autoresearch.trials.trial import Limits, TrialFailed, run_trial
-from tests.support.laboratory import make_config, make_corpus, make_repository
+from tests.support.corpus import make_corpus
+from tests.support.laboratory import make_config, make_repository
 
 RECIPE = "src/mlx_autoresearch/recipe"
 DECLARED = """

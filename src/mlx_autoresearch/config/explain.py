@@ -9,6 +9,8 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from .keys import last
+
 _Section = type[BaseModel]
 _Variants = dict[str, _Section]  # of a discriminated union, by tag
 
@@ -33,7 +35,7 @@ def explain(error: ValidationError, model: _Section) -> tuple[list[str], str]:
         own = isinstance(section, type) and message.split()[0] in section.model_fields
         return path, message if not path else f"{field}.{message}" if own else f"{field}: {message}"
     if first["type"] == "union_tag_invalid" and isinstance(section, dict):
-        return path, f"{field}.kind must be one of {', '.join(section)}, got {_shown(first['input']['kind'])}"
+        return path, f"{field}.kind must be one of {', '.join(section)}, got {shown(first['input']['kind'])}"
     if isinstance(section, type):
         message = f"Input should be a section with keys such as {next(iter(section.model_fields))}"
     elif isinstance(section, dict):
@@ -41,7 +43,7 @@ def explain(error: ValidationError, model: _Section) -> tuple[list[str], str]:
     message = message.replace("a valid array", "a list").replace("a valid integer", "an integer")
     rule = message.removeprefix("Input should be ")
     expected = f" must be {rule}" if rule != message else f": {message[0].lower()}{message[1:]}"
-    return path, f"{field}{expected}, got {_shown(first['input'])}"
+    return path, f"{field}{expected}, got {shown(first['input'])}"
 
 
 def _follow(loc: tuple[int | str, ...], model: _Section) -> tuple[list[str], _Section | _Variants | None]:
@@ -77,11 +79,11 @@ def _neighbour(loc: tuple[int | str, ...], model: _Section) -> str:
         return f"it belongs to {'.'.join(path)}.kind={' or '.join(kinds)}"
     here = list(section.model_fields) if isinstance(section, type) else []
     everywhere = list(dict.fromkeys(_keys(model)))
-    found = [key for key in everywhere if _last(key) == name]
+    found = [key for key in everywhere if last(key) == name]
     for keys in ([".".join([*path, key]) for key in here], everywhere):
-        near = difflib.get_close_matches(name, map(_last, keys), n=1)
-        found = found or [key for key in keys if _last(key) in near]
-    found = found or [key for key in everywhere if name in _last(key).split("_")]  # finds matrix_lr for lr
+        near = difflib.get_close_matches(name, map(last, keys), n=1)
+        found = found or [key for key in keys if last(key) in near]
+    found = found or [key for key in everywhere if name in last(key).split("_")]  # finds matrix_lr for lr
     return f"did you mean {' or '.join(found)}?" if found else f"valid keys: {', '.join(here)}"
 
 
@@ -96,11 +98,7 @@ def _keys(model: _Section, prefix: str = "") -> Iterator[str]:
             yield prefix + name
 
 
-def _last(key: str) -> str:
-    return key.rpartition(".")[2]
-
-
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value as YAML would have it, cut to a length that fits in a line."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -12,12 +12,17 @@ from .yaml_text import parse_yaml
 
 def place(values: dict[str, Any], key: str, value: Any) -> None:
     """Set a dotted key in nested `values`; what is no mapping on the way gives place to one."""
-    *sections, last = key.split(".")
+    *sections, name = key.split(".")
     for section in sections:
         if not isinstance(values.get(section), dict):
             values[section] = {}
         values = values[section]
-    values[last] = value
+    values[name] = value
+
+
+def last(key: str) -> str:
+    """The last part of a dotted key: the setting's own name."""
+    return key.rpartition(".")[2]
 
 
 def nest(settings: Mapping[str, Any]) -> dict[str, Any]:

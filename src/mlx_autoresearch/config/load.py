@@ -35,8 +35,8 @@ def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -
     """Build a configuration from defaults, a YAML file and ``section.key=value`` overrides, in this order.
 
     A data source of another kind takes the place of the file's whole source, whose other fields would not fit it.
-    Raises UserError, in one line: missing or unreadable file, invalid YAML, unknown key (its nearest neighbour is
-    named), wrong type, value out of range, a broken rule between fields, or a time_budget that max_steps overrules.
+    Raises UserError, in one line: missing or unreadable file, invalid YAML, unknown key (the closest match is
+    suggested), wrong type, value out of range, a broken rule between fields, or a time_budget that max_steps overrules.
     """
     values = {} if path is None else _read(Path(path))
     given: dict[str, Any] = {}
@@ -66,28 +66,36 @@ def with_settings(config: Config, settings: Mapping[str, Any], origin: str) -> C
     """`config` with dotted keys set. Raises UserError for unknown keys and values that do not validate."""
     values = config.model_dump(mode="json")
     for key, value in settings.items():
-        here: Any = values
-        for section in key.split(".")[:-1]:
-            here = here.setdefault(section, {})
-            if not isinstance(here, dict):
-                raise UserError(f"unknown key {key}")
         place(values, key, value)
     return validate_config(values, origin)
 
 
-def check_key(key: str, value: Any) -> None:
-    """Raise ValueError, naming the key and its nearest neighbour, where no configuration takes `value` at `key`."""
+def check_name(key: str) -> None:
+    """Raise ValueError, which suggests the closest match, where no configuration has the dotted key `key`."""
     try:
-        Config.model_validate_json(json.dumps(nest({key: value})), strict=True)
+        _strictly(nest({key: None}))
+    except ValidationError as error:
+        if any(e["type"] == "extra_forbidden" for e in error.errors()):
+            raise ValueError(explain(error, Config)[1]) from None
+
+
+def check_key(key: str, value: Any) -> None:
+    """Raise ValueError, as `check_name` does, and also where no configuration takes `value` at `key`."""
+    try:
+        _strictly(nest({key: value}))
     except ValidationError as error:
         if error.errors()[0]["type"] != "value_error":  # a rule between fields may hold once others change, too
             raise ValueError(explain(error, Config)[1]) from None
 
 
+def _strictly(values: Mapping[str, Any]) -> Config:
+    # As JSON, because in strict mode, where "5" and true are no numbers, lists pass for tuples only there.
+    return Config.model_validate_json(json.dumps(values, default=str), strict=True)
+
+
 def _validate(values: Mapping[str, Any], origin: Callable[[list[str]], str]) -> Config:
     try:
-        # As JSON, because in strict mode, where "5" and true are no numbers, lists pass for tuples only there.
-        return Config.model_validate_json(json.dumps(values, default=str), strict=True)
+        return _strictly(values)
     except ValidationError as error:
         field, problem = explain(error, Config)
         raise UserError(f"{where}: {problem}" if (where := origin(field)) else problem) from None

@@ -1,1 +1,1 @@
-"""The Python side of custom_kernels/: where kernels are, how they are called, and whether they are right."""
+"""The engine that runs custom_kernels/: it finds, describes, launches, verifies, times and chooses kernels."""

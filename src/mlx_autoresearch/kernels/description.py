@@ -39,6 +39,8 @@ class InputDescription(_Strict):
 
 
 class OutputDescription(_Strict):
+    """One output: its dtype, and its shape in the sizes of a case."""
+
     dtype: str
     shape: list[Expression]
 
@@ -94,6 +96,7 @@ class KernelFile:
 
     @property
     def name(self) -> str:
+        """The kernel's name."""
         return self.kernel.name
 
     def resolve(self, sizes: Mapping[str, Any]) -> Sizes:
@@ -161,6 +164,7 @@ class KernelFile:
         return Call(**vars(self.launch(sizes)), inputs=ordered)
 
     def tolerance(self, dtype: str) -> float:
+        """The error allowed in outputs of this dtype, relative to 1 + |value|."""
         return self.description.tolerance.get(dtype, _TOLERANCE.get(dtype, 0.0))
 
 

@@ -28,11 +28,11 @@ _LONGEST = 300  # characters of an error
 
 @dataclass(frozen=True)
 class Measurement:
-    """Of both passes: milliseconds, peak MiB beyond the inputs, error in units of the allowed one; or a failure."""
+    """One implementation, forward and backward pass together; where `failure` says why, numbers may be missing."""
 
     milliseconds: float | None = None
-    peak_mb: float | None = None
-    error: float | None = None
+    peak_mb: float | None = None  # MiB of memory beyond the inputs
+    error: float | None = None  # the largest, in units of the allowed error: above 1 is wrong
     failure: str | None = None
 
 

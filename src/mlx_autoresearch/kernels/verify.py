@@ -28,6 +28,8 @@ EXHAUSTIVE_CASES = 80
 
 @dataclass
 class CaseReport:
+    """What one launch gave: right if `findings` is empty."""
+
     sizes: Sizes
     seed: int
     findings: list[Finding]
@@ -47,10 +49,12 @@ class KernelReport:
 
     @property
     def findings(self) -> list[Finding]:
+        """Those of the static pass, then those of every case."""
         return [*self.lint, *(finding for case in self.cases for finding in case.findings)]
 
     @property
     def error(self) -> float:
+        """The largest of all cases, in units of the tolerance."""
         return max((case.error for case in self.cases), default=0.0)
 
 
@@ -74,14 +78,14 @@ def compare(
 
     The error is relative to 1 + |value|; infinities must be equal, and NaN is always wrong.
     """
-    reference = file.definition(**dict(zip(call.inputs, exact, strict=True))) if file.definition else {}
+    definition = file.definition(**dict(zip(call.inputs, exact, strict=True))) if file.definition else {}
     findings, worst = [], 0.0
     for name, dtype, shape, output in zip(
         file.kernel.output_names, call.output_dtypes, call.output_shapes, outputs, strict=True
     ):
-        if name not in reference:
+        if name not in definition:
             continue
-        expected, got = np.asarray(reference[name], np.float64), _as_float64(output)
+        expected, got = np.asarray(definition[name], np.float64), _as_float64(output)
         if expected.shape != shape:
             raise UserError(f"{file.name}: the definition gives {name} the shape {expected.shape}, the YAML {shape}")
         with np.errstate(invalid="ignore"):

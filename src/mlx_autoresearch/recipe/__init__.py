@@ -1,1 +1,1 @@
-"""What an experiment may change, and nothing else: model, optimizer, schedule, step, kernels' Python side."""
+"""What an experiment may change, and nothing else: model, optimizer, schedule, step, functions over kernels."""

@@ -51,10 +51,10 @@ def composed(q: mx.array, k: mx.array, v: mx.array, window: int | None) -> mx.ar
     if not is_gpu():
         return _blocked(q, k, v, min(window, T))
     if window >= T - 1:
-        return _fused(q, k, v, "causal")
+        return fused(q, k, v, "causal")
     if T > 1024 and window <= T // 2:  # on shorter rows one mask is faster (measured on an H200)
-        return _banded(q, k, v, window)
-    return _fused(q, k, v, _visible(T, T, 0, window))
+        return banded(q, k, v, window)
+    return fused(q, k, v, visible(T, T, 0, window))
 
 
 def _custom(q: mx.array, k: mx.array, v: mx.array, *, window: int | None, language: Language) -> mx.array:
@@ -67,20 +67,20 @@ _OPERATION = Operation("attention", composed, _custom, differentiable=(0, 1, 2),
 
 
 @lru_cache(maxsize=32)
-def _visible(queries: int, keys: int, first_query: int, window: int) -> mx.array:
+def visible(queries: int, keys: int, first_query: int, window: int) -> mx.array:
     """(queries, keys) of bool: which keys 0, 1 ... (columns) the queries first_query, ... (rows) may see."""
     distance = first_query + np.arange(queries)[:, None] - np.arange(keys)[None, :]
     return mx.array(np.less_equal(0, distance) & np.less_equal(distance, window))  # type: ignore[arg-type]
 
 
-def _fused(q: mx.array, k: mx.array, v: mx.array, mask: mx.array | str) -> mx.array:
+def fused(q: mx.array, k: mx.array, v: mx.array, mask: mx.array | str) -> mx.array:
     """MLX's own attention, over (B, T, H, D)."""
     q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, k, v))
     out = mx.fast.scaled_dot_product_attention(q, k, v, scale=q.shape[-1] ** -0.5, mask=mask)
     return out.transpose(0, 2, 1, 3)
 
 
-def _banded(q: mx.array, k: mx.array, v: mx.array, window: int) -> mx.array:
+def banded(q: mx.array, k: mx.array, v: mx.array, window: int) -> mx.array:
     """A window shorter than T in O(T * window) products and memory, by autodiff too.
 
     The first queries see every key before them. The others come in blocks of L, each against the blocks of keys that
@@ -101,8 +101,8 @@ def _banded(q: mx.array, k: mx.array, v: mx.array, window: int) -> mx.array:
         return mx.concatenate(shifted, axis=2).reshape(B * blocks, seen * L, x.shape[2], D)
 
     queries = in_blocks(_padded(q, head + blocks * L), head).reshape(B * blocks, L, H, D)
-    begin = _fused(q[:, :head], k[:, :head], v[:, :head], "causal")
-    rest = _fused(queries, neighbours(k), neighbours(v), _visible(L, seen * L, window, window))
+    begin = fused(q[:, :head], k[:, :head], v[:, :head], "causal")
+    rest = fused(queries, neighbours(k), neighbours(v), visible(L, seen * L, window, window))
     return mx.concatenate([begin, rest.reshape(B, blocks * L, H, D)[:, : T - head]], axis=1)
 
 

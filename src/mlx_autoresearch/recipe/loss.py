@@ -28,7 +28,7 @@ def linear_cross_entropy(
     x: mx.array,
     weight: mx.array,
     targets: mx.array,
-    softcap: float | None = 15.0,
+    softcap: float | None,
     ignore_index: int = -1,
     *,
     implementation: Implementation = "auto",
@@ -95,7 +95,7 @@ def _loss_and_gradients(softcap: float | None) -> Callable[..., tuple[mx.array, 
 def _custom_loss_and_gradients(
     softcap: float | None, language: Language
 ) -> Callable[..., tuple[mx.array, mx.array, mx.array]]:
-    """The same by a kernel that turns a chunk of logits, read once, into its losses and its whole gradient."""
+    """`_loss_and_gradients` by our kernel: one read of a chunk of logits gives its losses and its whole gradient."""
     from .kernels.cross_entropy import loss_and_gradient
 
     @with_vjp(_loss_and_gradients_vjp)

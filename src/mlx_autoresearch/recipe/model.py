@@ -21,6 +21,7 @@ from .attention import attention
 from .embedding import embedding
 from .loss import linear_cross_entropy, softcapped
 from .norm import mixed_norm, norm, residual_norm
+from .roles import role_of
 from .rotary import norm_rope
 from .settings import Settings
 
@@ -50,6 +51,11 @@ class Embedding(nn.Module):
 
 
 class CausalSelfAttention(nn.Module):
+    """(B, T, C) -> (B, T, C), over the layer's window.
+
+    ve: value embeddings (B, T, H_kv * D) that a gate adds to the values; None in layers without them.
+    """
+
     def __init__(self, config: GPTConfig, layer: int):
         super().__init__()
         self.n_head, self.n_kv_head, self.head_dim = config.n_head, config.n_kv_head, config.head_dim
@@ -100,6 +106,8 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
+    """One layer: attention, then the MLP, each added to the residual stream (B, T, C)."""
+
     def __init__(self, config: GPTConfig, layer: int):
         super().__init__()
         self.attn = CausalSelfAttention(config, layer)
@@ -227,11 +235,12 @@ class GPT(nn.Module):
             )
 
     def parameter_counts(self) -> dict[str, int]:
-        """Parameters by role, under the reference's names."""
+        """Parameters by role, under the reference's names; "scalars" are all that have none of the other roles."""
         roles = ("wte", "value_embeds", "lm_head", "transformer_matrices", "scalars")
         counts: dict[str, int] = dict.fromkeys(roles, 0)
         for name, p in _flat(self):
-            counts[_role(name)] += p.size
+            role = role_of(name)
+            counts[role if role in counts else "scalars"] += p.size
         return counts | {"total": sum(counts.values())}
 
     def flops_per_token(self) -> int:
@@ -266,14 +275,6 @@ class GPT(nn.Module):
 
 def _flat(model: nn.Module) -> list[tuple[str, mx.array]]:
     return tree_flatten(model.parameters())  # type: ignore[return-value]
-
-
-def _role(name: str) -> str:
-    if name.startswith("transformer.h."):
-        return "transformer_matrices"
-    if name.startswith(("value_embeds", "lm_head")):
-        return name.split(".")[0]
-    return "wte" if name.startswith("transformer.wte") else "scalars"
 
 
 def _to_numpy(value: object) -> np.ndarray:

@@ -21,12 +21,12 @@ POLAR_EXPRESS = (
 
 
 def newton_schulz(
-    g: mx.array, steps: int = 5, dtype: mx.Dtype = mx.float32, *, implementation: Implementation = "auto"
+    g: mx.array, steps: int, dtype: mx.Dtype = mx.float32, *, implementation: Implementation = "auto"
 ) -> mx.array:
     """Orthogonalise each matrix of (K, m, n): U Vᵀ of its singular value decomposition, approximately.
 
-    The Frobenius norm is taken in float32; the products run in `dtype`, which is also the result's. implementation:
-    see `kernels.operation`. Raises ValueError when it cannot run here.
+    steps: iterations, 0 ... 5. The Frobenius norm is taken in float32; the products run in `dtype`, which is also the
+    result's. implementation: see `kernels.operation`. Raises ValueError when it cannot run here.
     """
     return _NEWTON_SCHULZ(g, implementation=implementation, steps=steps, dtype=dtype)
 
@@ -70,7 +70,7 @@ def muon_update(
     momentum: mx.array | float,
     beta2: float,
     weight_decay: mx.array | float,
-    ns_steps: int = 5,
+    ns_steps: int,
     ns_dtype: mx.Dtype = mx.float32,
     implementation: Implementation = "auto",
 ) -> tuple[mx.array, mx.array, mx.array]:

@@ -13,13 +13,19 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_map_with_path
 
-from mlx_autoresearch.config.settings import OptimizerConfig
+from mlx_autoresearch.config.settings import Config, OptimizerConfig
 from mlx_autoresearch.kernels.operation import Implementation, measuring
 from mlx_autoresearch.machine.device import default_compute_dtype
 
 from .muon import muon_update
+from .roles import Role, role_of
 
-_DEFAULTS = OptimizerConfig()
+_DEFAULTS = Config()
+# The reference's constants (karpathy/autoresearch, train.py), which are no settings.
+_EPS = 1e-10  # AdamW's
+_LR_WIDTH = 768  # n_embd at which the learning rates of embeddings and head are as given
+_RESID_LR_SHARE = 0.01  # of scalar_lr: residual gains are sensitive
+_X0_BETAS = (0.96, 0.95)  # more momentum for the skip from the embedding
 
 
 @dataclass(frozen=True)
@@ -28,8 +34,8 @@ class AdamWGroup:
 
     names: tuple[str, ...]
     lr: float
-    betas: tuple[float, float] = _DEFAULTS.adam_betas
-    eps: float = 1e-10
+    betas: tuple[float, float] = _DEFAULTS.optimizer.adam_betas
+    eps: float = _EPS
     weight_decay: float = 0.0
 
 
@@ -42,9 +48,9 @@ class MuonGroup:
 
     names: tuple[str, ...]
     lr: float
-    beta2: float = _DEFAULTS.muon_beta2
+    beta2: float = _DEFAULTS.optimizer.muon_beta2
     weight_decay: float = 0.0
-    ns_steps: int = _DEFAULTS.ns_steps
+    ns_steps: int = _DEFAULTS.optimizer.ns_steps
 
 
 def adamw_update(
@@ -128,7 +134,7 @@ class MuonAdamW:
             "scalars": {
                 "step": mx.array(0.0),
                 "lr_multiplier": mx.array(1.0),
-                "momentum": mx.array(0.95),
+                "momentum": mx.array(_DEFAULTS.train.muon_momentum[1]),  # the end of the ramp, until a schedule is set
                 "weight_decay_multiplier": mx.array(1.0),
             },
             "exp_avg": exp_avg,
@@ -213,33 +219,26 @@ def gpt_groups(model: nn.Module, **settings: Any) -> list[AdamWGroup | MuonGroup
     """
     s = OptimizerConfig(**settings)
     shapes = {name: p.shape for name, p in tree_flatten(model.parameters())}  # type: ignore[union-attr]
-    roles: dict[str, list[str]] = {r: [] for r in ("lm_head", "wte", "value_embeds", "resid", "x0")}
-    prefixes = {
-        "lm_head.": "lm_head",
-        "transformer.wte.": "wte",
-        "value_embeds.": "value_embeds",
-        "resid_lambdas": "resid",
-        "x0_lambdas": "x0",
-    }
+    of_role: dict[Role, list[str]] = {}
     matrices: dict[tuple[int, ...], list[str]] = {}
     for name, shape in shapes.items():
-        role = next((r for prefix, r in prefixes.items() if name.startswith(prefix)), None)
-        if role is not None:
-            roles[role].append(name)
-        elif name.startswith("transformer.h.") and len(shape) == 2:
+        role = role_of(name)
+        if role is None or (role == "transformer_matrices" and len(shape) != 2):
+            raise ValueError(f"[gpt_groups] no group for parameter {name} of shape {shape}")
+        if role == "transformer_matrices":
             matrices.setdefault(shape, []).append(name)
         else:
-            raise ValueError(f"[gpt_groups] no group for parameter {name} of shape {shape}")
-    width = (model.config.n_embd / 768) ** -0.5  # type: ignore[union-attr]
-    adamw = [
+            of_role.setdefault(role, []).append(name)
+    width = (model.config.n_embd / _LR_WIDTH) ** -0.5  # type: ignore[union-attr]
+    adamw: list[tuple[Role, float, tuple[float, float]]] = [
         ("lm_head", s.unembedding_lr * width, s.adam_betas),
         ("wte", s.embedding_lr * width, s.adam_betas),
         ("value_embeds", s.embedding_lr * width, s.adam_betas),
-        ("resid", s.scalar_lr * 0.01, s.adam_betas),  # residual gains are sensitive
-        ("x0", s.scalar_lr, (0.96, 0.95)),  # more momentum for the skip from the embedding
+        ("resid_lambdas", s.scalar_lr * _RESID_LR_SHARE, s.adam_betas),
+        ("x0_lambdas", s.scalar_lr, _X0_BETAS),
     ]
     groups: list[AdamWGroup | MuonGroup] = [
-        AdamWGroup(tuple(roles[role]), lr, betas) for role, lr, betas in adamw if roles[role]
+        AdamWGroup(tuple(of_role[role]), lr, betas) for role, lr, betas in adamw if role in of_role
     ]
     for _, names in sorted(matrices.items()):
         groups.append(MuonGroup(tuple(names), s.matrix_lr, s.muon_beta2, s.weight_decay, s.ns_steps))

@@ -16,7 +16,7 @@ To add one, declare a field of `Settings` with a default that changes nothing, a
 
 from dataclasses import dataclass
 
-from mlx_autoresearch.config.recipe import read_settings
+from mlx_autoresearch.config.recipe_section import read_settings
 from mlx_autoresearch.config.settings import Config
 
 

@@ -14,6 +14,8 @@ MAX_FINDINGS = 64
 
 
 class FindingRecord(ctypes.Structure):
+    """`MslFinding` of runtime/abi.h: one error, where it is and which thread made it."""
+
     _fields_ = [
         ("kind", ctypes.c_char * 40),
         ("message", ctypes.c_char * 280),
@@ -27,6 +29,8 @@ class FindingRecord(ctypes.Structure):
 
 
 class Buffer(ctypes.Structure):
+    """`MslBuffer` of runtime/abi.h: the memory of one input or output."""
+
     _fields_ = [
         ("data", ctypes.c_void_p),
         ("bytes", ctypes.c_size_t),
@@ -40,6 +44,8 @@ IS_OUTPUT, IS_INITIALISED = 1, 2
 
 
 class Launch(ctypes.Structure):
+    """`MslLaunch` of runtime/abi.h: one launch, what it is given and what it counts."""
+
     _fields_ = [
         ("entry", ctypes.c_void_p),
         ("buffers", ctypes.POINTER(Buffer)),
@@ -83,6 +89,7 @@ def load_entry(library: Path) -> int:
 
 
 def run_launch(launch: Launch) -> None:
+    """Run one launch to its end; its findings and counts are then in `launch`."""
     assert _runtime is not None, "load_runtime comes first"
     with _lock:
         _runtime.msl_launch(ctypes.byref(launch))

@@ -67,6 +67,7 @@ class HostArray:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """That of the array."""
         return self.storage.shape
 
     @property
@@ -91,6 +92,7 @@ class HostArray:
 
 
 def is_mx(value: Any) -> bool:
+    """Whether it is an mx array, told without importing MLX."""
     return type(value).__module__.startswith("mlx.")
 
 
@@ -116,6 +118,7 @@ def to_host(value: Any, row_contiguous: bool) -> HostArray:
 
 
 def make_output(shape: Any, dtype: Any, init_value: float | None) -> HostArray:
+    """An array for a kernel to write to, filled with `init_value`, or with zeros where it is None."""
     name = dtype_name(dtype)
     storage = np.zeros(tuple(shape), DTYPES[name][1])
     if init_value is not None:

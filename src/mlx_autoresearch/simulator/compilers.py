@@ -21,6 +21,8 @@ _CANDIDATES = [
 
 @dataclass(frozen=True)
 class Compiler:
+    """A C++ compiler on this machine: where it is, and what its --version says."""
+
     path: str
     family: str  # "clang", "apple" (also clang) or "gcc"
     version: int
@@ -28,6 +30,7 @@ class Compiler:
 
     @property
     def is_clang(self) -> bool:
+        """Whether it is LLVM's clang or Apple's, which know address spaces."""
         return self.family != "gcc"
 
     @property

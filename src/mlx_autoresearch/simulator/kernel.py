@@ -36,10 +36,12 @@ class Kernel:
 
     @property
     def source_file(self) -> str:
+        """What findings call the file of its body."""
         return self.file or f"{self.name}.metal"
 
     @property
     def header_file(self) -> str:
+        """What findings call the file of its header."""
         return self.file or f"{self.name}.header"
 
     @property

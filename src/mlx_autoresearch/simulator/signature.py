@@ -59,11 +59,14 @@ class Input:
 
     @staticmethod
     def of(array: HostArray) -> Input:
+        """That of an array in memory."""
         return Input(array.dtype, array.storage.ndim, array.storage.size < SMALL)
 
 
 @dataclass(frozen=True)
 class Signature:
+    """A kernel's parameters, and what the simulator passes for each of them."""
+
     parameters: list[str]  # as MLX prints them, without [[attributes]]
     arguments: list[str]  # C++ expressions in `b` (the buffers) and `t` (the MslThread)
     template_parameters: str  # "bool FLAG, typename T", or nothing
@@ -76,6 +79,7 @@ def extras(kernel: Kernel, name: str) -> tuple[bool, bool, bool]:
 
 
 def template_value(value: Any) -> str:
+    """A template argument, an integer, bool or dtype, as MLX writes it in Metal."""
     if isinstance(value, int):  # bool too: MLX writes 1 and 0
         return str(int(value))
     return metal_name(value)

@@ -14,8 +14,8 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from mlx_autoresearch.config.explain import explain
-from mlx_autoresearch.config.keys import nest
-from mlx_autoresearch.config.load import load_config
+from mlx_autoresearch.config.keys import last
+from mlx_autoresearch.config.load import check_name, load_config
 from mlx_autoresearch.config.settings import Config, Section
 from mlx_autoresearch.config.yaml_text import read_mapping
 from mlx_autoresearch.errors import UserError
@@ -32,9 +32,11 @@ class Choices:
 
     @property
     def points(self) -> list[Any]:
+        """The values of a grid."""
         return list(self.values)
 
     def draw(self, rng: random.Random) -> Any:
+        """One value at random, all alike."""
         return rng.choice(self.values)
 
 
@@ -49,6 +51,7 @@ class Range:
 
     @property
     def integers(self) -> bool:
+        """Whether its values are integers."""
         return all(isinstance(x, int) for x in (self.low, self.high, self.step or 1))
 
     @property
@@ -60,6 +63,7 @@ class Range:
         return [self.low + i * self.step for i in range(count)]
 
     def draw(self, rng: random.Random) -> float:
+        """One number at random, uniform; uniform in its logarithm where `log` is set."""
         if self.step is not None or (self.integers and not self.log):
             return rng.choice(self.points)
         if not self.log:
@@ -126,6 +130,7 @@ class Sweep(Section):
 
     @property
     def axes(self) -> dict[str, Axis]:
+        """The values of each setting that is varied."""
         return {key: parse_axis(key, value) for key, value in self.space.items()}
 
     def points(self) -> list[dict[str, Any]]:
@@ -182,18 +187,12 @@ def load_sweep(path: str | Path) -> Sweep:
     except ValidationError as error:
         raise UserError(f"{path}: {explain(error, Sweep)[1]}") from None
     sweep = sweep.model_copy(update={"config": str(path.parent / sweep.config)})
-    check_keys(str(path), [*sweep.settings, *sweep.space])
-    return sweep
-
-
-def check_keys(origin: str, keys: Iterable[str]) -> None:
-    """Raise UserError for a key that no configuration has; it suggests the closest match."""
-    for key in keys:
+    for key in [*sweep.settings, *sweep.space]:
         try:
-            Config.model_validate(nest({key: None}))
-        except ValidationError as error:
-            if any(e["type"] == "extra_forbidden" for e in error.errors()):
-                raise UserError(f"{origin}: {explain(error, Config)[1]}") from None
+            check_name(key)
+        except ValueError as error:
+            raise UserError(f"{path}: {error}") from None
+    return sweep
 
 
 def config_at(sweep: Sweep, point: Mapping[str, Any]) -> Config:
@@ -239,5 +238,5 @@ def short(value: Any) -> str:
 def short_names(keys: Iterable[str]) -> dict[str, str]:
     """The last part of each dotted key, or the whole key where another ends alike."""
     keys = list(keys)
-    last = [key.rpartition(".")[2] for key in keys]
-    return {key: name if last.count(name) == 1 else key for key, name in zip(keys, last, strict=True)}
+    names = [last(key) for key in keys]
+    return {key: name if names.count(name) == 1 else key for key, name in zip(keys, names, strict=True)}

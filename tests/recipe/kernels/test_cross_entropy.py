@@ -116,14 +116,14 @@ def test_any_layout_of_logits_and_cotangents(implementation) -> None:
     z, y = normal((33, 5), 0, 5.0).T, mx.array([0, 32, 1, 2, 3], mx.int64)
 
     def f(z: mx.array) -> mx.array:
-        return softcapped_cross_entropy(z, y, implementation=implementation)[0]
+        return softcapped_cross_entropy(z, y, 15.0, implementation=implementation)[0]
 
     expected = exact(z, y, mx.ones((5,)), 15.0)
     for g in (f, mx.checkpoint(f)):
         value, gradient = mx.value_and_grad(lambda z, g=g: g(z).sum())(z)
         assert value.item() == pytest.approx(expected[0].sum(), rel=1e-6)
         assert relative_error(gradient, expected[2]) < 1e-5
-    lse_alone = mx.grad(lambda z: softcapped_cross_entropy(z, y, implementation=implementation)[1].sum())(z)
+    lse_alone = mx.grad(lambda z: softcapped_cross_entropy(z, y, 15.0, implementation=implementation)[1].sum())(z)
     onehot = np.eye(33)[np.array(y)]
     slopes = 1 - np.tanh(float64(z) / 15.0) ** 2
     assert relative_error(lse_alone, expected[2] + onehot * slopes) < 1e-5
@@ -133,7 +133,7 @@ def test_a_gradient_of_scale_zero_is_zero(implementation) -> None:
     """How targets that are left out of the mean are given: scale 0, any label."""
     z, y, scale = sample(3, 40, mx.float32)
     scale = scale * mx.array([1.0, 0.0, 1.0])
-    gradient = np.array(loss_and_gradient(z, y, scale, implementation=implementation)[1])
+    gradient = np.array(loss_and_gradient(z, y, scale, 15.0, implementation=implementation)[1])
     assert (gradient[1] == 0).all() and (gradient[[0, 2]] != 0).any(axis=1).all()
 
 
@@ -159,7 +159,7 @@ def test_nan_is_not_hidden(implementation) -> None:
 def test_the_label_alone_tells_the_rows_apart(implementation) -> None:
     """Uniform logits: every loss is ln V, and each row's gradient is 1/V but for its label's 1/V - 1."""
     labels = mx.arange(12, dtype=mx.int32)
-    loss, gradient = loss_and_gradient(mx.zeros((12, 12)), labels, mx.ones((12,)), implementation=implementation)
+    loss, gradient = loss_and_gradient(mx.zeros((12, 12)), labels, mx.ones((12,)), 15.0, implementation=implementation)
     assert np.allclose(np.array(loss), math.log(12), rtol=1e-6)
     assert np.allclose(np.array(gradient), 1 / 12 - np.eye(12), atol=1e-6)
 
@@ -196,4 +196,4 @@ def test_a_scale_of_another_shape_or_dtype_is_named() -> None:
     logits, targets = mx.zeros((4, 8)), mx.zeros((4,), mx.int32)
     for scale in (mx.ones((1,)), mx.ones((4,), mx.bfloat16)):
         with pytest.raises(ValueError, match=r"\[loss_and_gradient\] expected scale \(4,\) of float32, got"):
-            loss_and_gradient(logits, targets, scale, implementation="simulator")
+            loss_and_gradient(logits, targets, scale, 15.0, implementation="simulator")

@@ -38,8 +38,8 @@ def rms_error(x, reference):
 def test_error_is_at_most_twice_that_of_the_composed_path(implementation, shape, dtype, epsilon):
     g = gaussian(shape)
     reference = exact(g)
-    x = newton_schulz(mx.array(g), dtype=dtype, implementation=implementation)
-    composed = newton_schulz(mx.array(g), dtype=dtype, implementation="mlx")
+    x = newton_schulz(mx.array(g), 5, dtype=dtype, implementation=implementation)
+    composed = newton_schulz(mx.array(g), 5, dtype=dtype, implementation="mlx")
     size = np.sqrt(np.mean(reference**2))
     assert x.dtype == dtype and x.shape == shape
     assert rms_error(x, reference) <= 2 * rms_error(composed, reference) + epsilon * size
@@ -49,7 +49,7 @@ def test_error_is_at_most_twice_that_of_the_composed_path(implementation, shape,
 def test_orthogonalises(implementation, m, n):
     u, _, v = np.linalg.svd(gaussian((1, m, n), 1), full_matrices=False)
     g = u * np.linspace(1, 0.05, min(m, n)) @ v  # with singular values that five steps can bring to 1
-    x = newton_schulz(mx.array(g.astype(np.float32)), implementation=implementation)
+    x = newton_schulz(mx.array(g.astype(np.float32)), 5, implementation=implementation)
     assert np.all(np.abs(np.linalg.svd(np.array(x, np.float64), compute_uv=False) - 1) < 0.2)
     assert np.abs(np.array(x, np.float64) - u @ v).max() < 0.2  # U Vᵀ, not another orthogonal matrix
 
@@ -64,7 +64,7 @@ def test_every_step_counts(implementation):
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 9), (1, 2, 1), (2, 2, 3)])
 def test_matrices_of_few_elements(implementation, shape):
     g = gaussian(shape, 2)
-    x = newton_schulz(mx.array(g), implementation=implementation)
+    x = newton_schulz(mx.array(g), 5, implementation=implementation)
     assert x.shape == shape and rms_error(x, exact(g)) < 1e-4
 
 
@@ -85,13 +85,13 @@ def test_transposed_and_broadcast_gradients(implementation):
 
 
 def test_zero_gradients_stay_zero(implementation):
-    x = newton_schulz(mx.zeros((1, 8, 8)), implementation=implementation)
+    x = newton_schulz(mx.zeros((1, 8, 8)), 5, implementation=implementation)
     assert mx.array_equal(x, mx.zeros((1, 8, 8)))
 
 
 def test_wrong_use_is_refused():
     for shape in ((4, 4), (2, 0, 3)):
         with pytest.raises(ValueError, match=r"\[newton_schulz\] expected matrices \(K, m, n\), none empty"):
-            newton_schulz(mx.zeros(shape), implementation="simulator")
+            newton_schulz(mx.zeros(shape), 5, implementation="simulator")
     with pytest.raises(ValueError, match=r"\[newton_schulz\] expected float32, float16 or bfloat16"):
-        newton_schulz(mx.zeros((1, 2, 2)), dtype=mx.int32, implementation="simulator")
+        newton_schulz(mx.zeros((1, 2, 2)), 5, dtype=mx.int32, implementation="simulator")

@@ -16,6 +16,7 @@ from mlx_autoresearch.kernels.operation import recording
 from mlx_autoresearch.recipe.optimizer import MuonAdamW
 from mlx_autoresearch.recipe.step import make_step
 from mlx_autoresearch.training.setup import choose_kernels, make_model
+from tests.support.operations import OPERATIONS
 
 STEPS = 20  # by then the loss is near its floor, ln 3, and rounding has done its worst
 
@@ -67,15 +68,7 @@ def test_a_step_runs_every_kernel(implementation, dtype: str) -> None:
     optimizer = MuonAdamW.for_gpt(model, kernels="custom")
     optimizer.init(model.parameters())
     used = choose_kernels(model, optimizer, config)
-    assert {what.split()[0] for what in used} == {
-        "attention",
-        "embedding",
-        "linear_cross_entropy",
-        "mixed_norm",
-        "newton_schulz",
-        "norm_rope",
-        "residual_norm",
-    }
+    assert {what.split()[0] for what in used} == OPERATIONS
     assert set(used.values()) == {implementation}
     with recording() as used:
         first = make_step(model, optimizer)(batches(config)).item()

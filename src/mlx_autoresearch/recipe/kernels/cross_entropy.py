@@ -19,7 +19,7 @@ from ..shapes import check_float
 
 
 def softcapped_cross_entropy(
-    logits: mx.array, targets: mx.array, softcap: float | None = 15.0, *, implementation: Language
+    logits: mx.array, targets: mx.array, softcap: float | None, *, implementation: Language
 ) -> tuple[mx.array, mx.array]:
     """Cross-entropy in nats of s = softcap * tanh(logits / softcap) against targets, and the log-sum-exp of s.
 
@@ -34,7 +34,7 @@ def softcapped_cross_entropy(
 
 
 def loss_and_gradient(
-    logits: mx.array, targets: mx.array, scale: mx.array, softcap: float | None = 15.0, *, implementation: Language
+    logits: mx.array, targets: mx.array, scale: mx.array, softcap: float | None, *, implementation: Language
 ) -> tuple[mx.array, mx.array]:
     """The loss of `softcapped_cross_entropy` and the gradient of scale * loss, the logits being read once.
 

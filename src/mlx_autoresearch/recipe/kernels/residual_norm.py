@@ -32,7 +32,7 @@ def residual_norm(x: mx.array, y: mx.array, *, implementation: Language) -> tupl
 def mixed_norm(
     x: mx.array, y: mx.array, a: mx.array, b: mx.array, *, implementation: Language
 ) -> tuple[mx.array, mx.array]:
-    """The same of s = a x + b y, differentiable in a and b too.
+    """s = a x + b y and its rms-norm n, as `residual_norm` has it; differentiable in a and b too.
 
     x, y: as for `residual_norm`. a, b: (1,) in their dtype. Raises ValueError when shapes or dtypes do not fit.
     """

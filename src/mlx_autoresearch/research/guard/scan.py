@@ -38,7 +38,7 @@ _IMPORTS = {
 }
 _TRUSTED = {  # what a recipe may take from code that it cannot change
     "config.gpt": {"GPTConfig", "WindowPattern"},
-    "config.recipe": {"read_settings"},
+    "config.recipe_section": {"read_settings"},
     "config.settings": {"Config", "OptimizerConfig"},
     "errors": {"RunFailed", "UserError"},
     "kernels.launch": {"launch"},

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from mlx_autoresearch.config.keys import nest
+from mlx_autoresearch.config.keys import differing, last, nest
 from mlx_autoresearch.config.load import settings_of, validate_config
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.errors import UserError
@@ -46,7 +46,8 @@ def signature(config: Config) -> str:
 
 def changes(best: Mapping[str, Any], config: Config) -> dict[str, Any]:
     """The keys in which a configuration differs from `best`, with its values."""
-    return {key: value for key, value in settings_of(config).items() if value != best.get(key)}
+    after = settings_of(config)
+    return {key: after.get(key) for key in differing(best, after)}
 
 
 def place(dimension: Dimension, value: Any) -> int:
@@ -62,7 +63,7 @@ def place(dimension: Dimension, value: Any) -> int:
 
 def in_words(key: str, old: Any, new: Any, dimension: Dimension) -> str:
     """A one-line hypothesis: what changes and why that may help."""
-    name = key.rpartition(".")[2]
+    name = last(key)
     reason = dimension.down
     if isinstance(new, bool):
         text = f"turn {name} {'on' if new else 'off'}"

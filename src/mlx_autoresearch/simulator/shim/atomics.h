@@ -1,16 +1,9 @@
 // Relaxed atomics on device and threadgroup memory.
 #pragma once
+#include "atomic_types.h"
 #include "collectives.h"
 
 namespace metal {
-enum memory_order { memory_order_relaxed };
-template <class T> struct atomic { T value; };
-typedef atomic<int> atomic_int;
-typedef atomic<uint> atomic_uint;
-typedef atomic<float> atomic_float;
-typedef atomic<bool> atomic_bool;
-typedef atomic<ulong> atomic_ulong;
-
 #define MSL_ATOMIC_UPDATE(name, result)                                                                        \
   template <class T, class U> MSL_OPERATION T name(volatile atomic<T>* p, U operand, memory_order, MSL_SITE) { \
     msl_atomic(const_cast<atomic<T>*>(p), sizeof(T), kAtomicUpdate, site);                                     \

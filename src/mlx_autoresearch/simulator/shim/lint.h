@@ -1,32 +1,14 @@
 // Declarations for the static pass: the same language in clang's real address spaces, so that clang -fsyntax-only finds a
 // pointer that points into the wrong one. Nothing here is ever run; metal_sim.h is what runs.
 #pragma once
+#include "atomic_types.h"
+#include "scalars.h"
 
-typedef unsigned char uchar;
-typedef unsigned short ushort;
-typedef unsigned int uint;
-typedef unsigned long ulong;
-typedef signed char int8_t;
-typedef unsigned char uint8_t;
-typedef short int16_t;
-typedef unsigned short uint16_t;
-typedef int int32_t;
-typedef unsigned int uint32_t;
-typedef long int64_t;
-typedef unsigned long uint64_t;
-typedef unsigned long size_t;
-typedef long ptrdiff_t;
-typedef _Float16 half;
-typedef _Float16 float16_t;
 typedef __bf16 bfloat;
 typedef __bf16 bfloat16_t;
-#define METAL_FUNC inline
 #define MSL_CONSTANT __attribute__((address_space(2)))
 #define MSL_DEVICE __attribute__((address_space(1)))
 #define MSL_THREADGROUP __attribute__((address_space(3)))
-#define INFINITY __builtin_inff()
-#define NAN __builtin_nanf("")
-#include "constants.h"
 #pragma clang diagnostic ignored "-Wuser-defined-literals"
 #pragma clang diagnostic ignored "-Wreserved-user-defined-literal"
 half operator""h(long double);
@@ -134,13 +116,6 @@ void simdgroup_multiply_accumulate(simdgroup_matrix<D, 8, 8>&, const simdgroup_m
 template <class D, class A, class B>
 void simdgroup_multiply(simdgroup_matrix<D, 8, 8>&, const simdgroup_matrix<A, 8, 8>&, const simdgroup_matrix<B, 8, 8>&);
 
-enum memory_order { memory_order_relaxed };
-template <class T> struct atomic { T value; };
-typedef atomic<int> atomic_int;
-typedef atomic<uint> atomic_uint;
-typedef atomic<float> atomic_float;
-typedef atomic<bool> atomic_bool;
-typedef atomic<ulong> atomic_ulong;
 #define MSL_ATOMIC_1(SPACE, name) template <class T, class U> T name(volatile SPACE atomic<T>*, U, memory_order);
 #define MSL_ATOMICS(SPACE)                                                                                       \
   MSL_ATOMIC_1(SPACE, atomic_fetch_add_explicit) MSL_ATOMIC_1(SPACE, atomic_fetch_sub_explicit)                  \

@@ -1,35 +1,14 @@
-// Metal's scalar types. Nothing of the C++ library is included anywhere in the shim: it compiles quickly, and no name of the
-// library (y1, index, …) can collide with a kernel's.
+// Metal's scalar types, bfloat and type traits. Nothing of the C++ library is included anywhere in the shim: it compiles
+// quickly, and no name of the library (y1, index, …) can collide with a kernel's.
 #pragma once
+#include "scalars.h"
 
-typedef unsigned char uchar;
-typedef unsigned short ushort;
-typedef unsigned int uint;
-typedef unsigned long ulong;
-typedef signed char int8_t;
-typedef unsigned char uint8_t;
-typedef short int16_t;
-typedef unsigned short uint16_t;
-typedef int int32_t;
-typedef unsigned int uint32_t;
-typedef long int64_t;
-typedef unsigned long uint64_t;
-typedef unsigned long size_t;
-typedef long ptrdiff_t;
-typedef _Float16 half;
-typedef _Float16 float16_t;
-
-#define METAL_FUNC inline
 #define METAL_CONST
 // Code of the shim that is not part of the kernel's memory traffic.
 #define MSL_UNCHECKED __attribute__((no_sanitize("thread")))
 // Code that is checked or not as its caller is.
 #define MSL_INLINED inline __attribute__((always_inline))
 #define MSL_UNROLL
-
-#define INFINITY __builtin_inff()
-#define NAN __builtin_nanf("")
-#include "constants.h"
 
 namespace metal {
 // The few type traits of <metal_type_traits> that kernels use.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import Field, fields
@@ -11,6 +10,8 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from mlx_autoresearch.errors import UserError
+
+from .explain import shown
 
 T = TypeVar("T")
 _WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "a string", NoneType: "null"}
@@ -49,9 +50,7 @@ def _value(field: Field[Any], value: Any) -> Any:
     try:
         return _as(field.type, value)
     except ValueError:
-        shown = json.dumps(value, ensure_ascii=False)
-        shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
-        raise UserError(f"recipe.{field.name} must be {words}, got {shown}") from None
+        raise UserError(f"recipe.{field.name} must be {words}, got {shown(value)}") from None
 
 
 def _as(kind: Any, value: Any) -> Any:

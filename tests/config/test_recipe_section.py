@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pytest
 
 from mlx_autoresearch.config.load import check_key, load_config, settings_of, validate_config, with_settings
-from mlx_autoresearch.config.recipe import read_settings
+from mlx_autoresearch.config.recipe_section import read_settings
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.errors import UserError
 

@@ -16,8 +16,7 @@ from mlx_autoresearch.sweep import worker
 from mlx_autoresearch.sweep.sweep import open_sweep, work
 from mlx_autoresearch.sweep.view import View
 from mlx_autoresearch.trials.trial import run_trial
-
-from .conftest import Sweeper
+from tests.support.sweeps import Sweeper
 
 # The pruner answers only after the training has ended; whoever waits for threads with a time limit is out of patience.
 SLOW = """

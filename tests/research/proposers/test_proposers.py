@@ -17,7 +17,7 @@ from mlx_autoresearch.research.proposers.neighbours import in_words, neighbour, 
 from mlx_autoresearch.research.proposers.settings import Dimension, OptunaSettings
 from mlx_autoresearch.research.settings import SearchConfig, load_search
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).parents[3] / "configs"
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Reads mutations.yaml: the table of planted bugs and correct controls."""
+"""Reads tests/simulator/mutations.yaml: the table of planted bugs and correct controls."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import yaml
 from mlx_autoresearch.kernels.description import KernelFile
 from mlx_autoresearch.kernels.source import load_kernel, split_source
 
-HERE = Path(__file__).parent
-KERNELS = HERE / "kernels"
+_ROOM = Path(__file__).parents[1] / "simulator"
+KERNELS = _ROOM / "kernels"
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Mutation:
 
 
 def read_mutations() -> list[Mutation]:
-    table = yaml.safe_load((HERE / "mutations.yaml").read_text(encoding="utf-8"))
+    table = yaml.safe_load((_ROOM / "mutations.yaml").read_text(encoding="utf-8"))
     return [
         Mutation(
             kernel,
