@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 import platform
 import sys
 import time
@@ -21,6 +20,7 @@ from mlx.utils import tree_flatten
 from mlx_autoresearch.config.load import load_config
 from mlx_autoresearch.config.settings import Config, Section
 from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.machine.files import replacing
 from mlx_autoresearch.machine.versions import git_commit, package_versions, python_version
 
 CONFIG, INFO, METRICS, CHECKPOINT, SUMMARY = (
@@ -173,16 +173,8 @@ class Run:
 
     @contextmanager
     def _replacing(self, name: str) -> Iterator[Path]:
-        """A path to write to, which takes the place of `name` once it is written, whole and on the disk."""
-        temporary = self.path / f".{name}"
-        with _user_errors(self.path):
-            try:
-                yield temporary
-                with temporary.open("rb") as file:
-                    os.fsync(file.fileno())
-                temporary.replace(self.path / name)
-            finally:
-                temporary.unlink(missing_ok=True)
+        with _user_errors(self.path), replacing(self.path / name) as new:
+            yield new
 
 
 def _versions() -> dict[str, Any]:
