@@ -19,7 +19,7 @@ from .champion import Champion
 from .decision import Discard, Judge, Keep
 from .guard import integrity, rules
 from .home import Search
-from .measure import trials_of
+from .measure import measure
 from .proposers.base import Context, Proposal, ProposalFailed, Proposer
 from .view import View
 from .workspace import EXPERIMENT, NO_CHANGE
@@ -172,23 +172,22 @@ class Experiment:
         )
         simpler = candidate.change.code_deletions > candidate.change.code_insertions
         trials, wanted = self._trials, 1
-        with trials_of(self._search, candidate, self._folder, self._view) as trial_at:
-            while True:
-                while len(trials) < wanted:
+        while True:
+            while len(trials) < wanted:
+                paired, _ = self._champion.values()
+                if len(trials) >= len(paired):  # the best has not been measured at this seed
+                    self._champion.extend()
                     paired, _ = self._champion.values()
-                    if len(trials) >= len(paired):  # the best has not been measured at this seed
-                        self._champion.extend()
-                        paired, _ = self._champion.values()
-                        if len(trials) >= len(paired):
-                            return Discard("undecided, and the best cannot be measured at another seed")
-                    seed = list(paired)[len(trials)]
-                    self._view.doing(f"experiment {self._number}, seed {seed}: {self._hypothesis}")
-                    trials.append(trial_at(seed))
-                paired, others = self._champion.values()
-                action = judge.next([t.val_bpb for t in trials], [*paired.values(), *others], simpler)
-                if isinstance(action, Keep | Discard):
-                    return action
-                wanted += action.n
+                    if len(trials) >= len(paired):
+                        return Discard("undecided, and the best cannot be measured at another seed")
+                seed = list(paired)[len(trials)]
+                self._view.doing(f"experiment {self._number}, seed {seed}: {self._hypothesis}")
+                trials.append(measure(self._search, candidate, seed, self._folder, self._view))
+            paired, others = self._champion.values()
+            action = judge.next([t.val_bpb for t in trials], [*paired.values(), *others], simpler)
+            if isinstance(action, Keep | Discard):
+                return action
+            wanted += action.n
 
     def _record(self, status: Status, reason: str, started: float) -> Record:
         """Write the experiment down."""

@@ -20,6 +20,7 @@ from mlx.utils import tree_flatten
 from mlx_autoresearch.config.load import load_config
 from mlx_autoresearch.config.settings import Config, Section
 from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.machine.device import device_name
 from mlx_autoresearch.machine.files import replacing
 from mlx_autoresearch.machine.versions import git_commit, package_versions, python_version
 
@@ -53,7 +54,10 @@ class Run:
 
     @classmethod
     def create(cls, config: Config, root: Path, name: str, info: dict[str, Any]) -> Run:
-        """A new folder under `root`, named by time and `name`, with the configuration and `info` in it."""
+        """A new folder under `root`, named by time and `name`, with the configuration and `info` in it.
+
+        info: the entry "data" of run.json; device, versions and command are added.
+        """
         stamp = time.strftime("%Y%m%d-%H%M%S")
         attempt = 0
         while True:
@@ -71,7 +75,7 @@ class Run:
         with _user_errors(path.parent, but=FileExistsError):
             path.mkdir()
         run.save_config(config)
-        run._write(INFO, json.dumps(info | _versions(), indent=2) + "\n")
+        run._write(INFO, json.dumps(info | _made_by(), indent=2) + "\n")
         return run
 
     @classmethod
@@ -177,8 +181,9 @@ class Run:
             yield new
 
 
-def _versions() -> dict[str, Any]:
+def _made_by() -> dict[str, Any]:
     return {
+        "device": device_name(),
         "command": sys.argv,
         "python": python_version(),
         "platform": platform.platform(),

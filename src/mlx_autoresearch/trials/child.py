@@ -12,10 +12,13 @@ import json
 import mmap
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from mlx_autoresearch.training.progress import Reporter
+
+from . import overlay
 
 TROUBLE = 3  # exit code of a failure that is classified: the last mark says how
 
@@ -44,16 +47,26 @@ class _Marks(Reporter):
 
 
 def train(folder: str, config: str, code: str, score: str, marks: str) -> int:
-    """Train CONFIG (JSON) into FOLDER. Exit code 0, or TROUBLE after a last mark."""
+    """Train CONFIG (JSON) into the new run folder FOLDER. Exit code 0, or TROUBLE after a last mark."""
     from mlx_autoresearch.errors import LossExploded, MetricRefused, OutOfMemory, UserError, from_mlx
 
+    started = time.perf_counter()
     reporter = _Marks(int(marks))
     try:
-        _with_code(code)
+        if code:
+            overlay.install(Path(code))
         from mlx_autoresearch.config.load import validate_config
-        from mlx_autoresearch.training.trainer import train_in
+        from mlx_autoresearch.training import trainer
+        from mlx_autoresearch.training.clock import Clock
+        from mlx_autoresearch.training.data import data_info, open_data
+        from mlx_autoresearch.training.run import Run
+        from mlx_autoresearch.training.setup import setup
 
-        train_in(Path(folder), validate_config(json.loads(config), "the trial"), score=score == "1", reporter=reporter)
+        settings = validate_config(json.loads(config), "the trial")
+        data = open_data(settings)
+        training = setup(settings, data)
+        run = Run.create_at(Path(folder), settings, {"data": data_info(data)})
+        trainer.complete(training, Clock(settings.train, started), run, data, reporter, score=score == "1")
     except LossExploded as error:
         reporter.mark(event="trouble", kind="nan", detail=str(error))
     except MetricRefused as error:
@@ -77,7 +90,8 @@ def logits(run: str, code: str, requests: str, replies: str) -> int:
     A request is one line of JSON, [ids file, B, T, V, positions at a time, logits file]: (B, T) int32 in, (B, T, V)
     float32 out, through files mapped into memory. The reply is the line "done".
     """
-    _with_code(code)
+    if code:
+        overlay.install(Path(code))
     import mlx.core as mx
     import numpy as np
 
@@ -102,13 +116,6 @@ def logits(run: str, code: str, requests: str, replies: str) -> int:
                 del out
             print("done", file=answers, flush=True)
     return 0
-
-
-def _with_code(code: str) -> None:
-    if code:
-        from .overlay import install
-
-        install(Path(code))
 
 
 if __name__ == "__main__":
