@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -132,3 +133,23 @@ def test_where_there_is_no_repository_of_ours_it_says_what_to_do(tmp_path: Path,
     git(repository, "commit", "-qm", "gone")
     with pytest.raises(UserError, match="has no committed src/mlx_autoresearch"):
         require_code(repository)
+
+
+def test_a_reset_that_is_killed_while_it_writes_can_be_repeated(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    best, write_text = workspace.best, Path.write_text
+    for name in ("HEAD", ".git"):
+
+        def killed(path: Path, text: str, *arguments: Any, name: str = name, **how: Any) -> int:
+            if not path.name.endswith(name):
+                return write_text(path, text, *arguments, **how)
+            path.write_bytes(b"")
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(Path, "write_text", killed)
+        with pytest.raises(KeyboardInterrupt):
+            workspace.reset()
+        monkeypatch.undo()
+        workspace.keep(best)
+        assert git(workspace.path, "status", "--porcelain", "--ignored") == ""

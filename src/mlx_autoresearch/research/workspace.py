@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.machine.files import write_atomically
 from mlx_autoresearch.machine.git import command, environment, git, run
 from mlx_autoresearch.sandbox.processes import MARK
 from mlx_autoresearch.trials.overlay import KERNELS, PACKAGE, RECIPE
@@ -109,9 +110,8 @@ class Workspace:
         if self.path.is_symlink() or (self.path / ".git").is_dir():
             self._add_worktree()
         self.unlock()
-        (self._admin / "HEAD").write_text(f"ref: {self.branch}\n", encoding="utf-8")
-        (self.path / ".git").unlink(missing_ok=True)
-        (self.path / ".git").write_text(f"gitdir: {self._admin}\n", encoding="utf-8")
+        write_atomically(self._admin / "HEAD", f"ref: {self.branch}\n")  # git knows no worktree with half a HEAD
+        write_atomically(self.path / ".git", f"gitdir: {self._admin}\n")
         (self._admin / "index").unlink(missing_ok=True)  # or a doctored one would hide what differs
         self._git("read-tree", "--reset", "-u", commit or self.best)
         self._git("checkout-index", "--all", "--force")
