@@ -19,7 +19,8 @@ from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.recipe.model import GPT
 from mlx_autoresearch.recipe.optimizer import MuonAdamW
 from mlx_autoresearch.training import run as run_module
-from mlx_autoresearch.training.run import CHECKPOINT, CONFIG, INFO, METRICS, Run
+from mlx_autoresearch.training.files import CHECKPOINT, CONFIG, INFO, METRICS
+from mlx_autoresearch.training.run import Run
 
 INFORMATION = {"data": {"val_sha256": "0" * 64}}
 

@@ -10,6 +10,7 @@ from typing import Any
 from mlx_autoresearch.config.keys import differing
 from mlx_autoresearch.config.load import settings_of, with_settings
 from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.ledger.files import DIFF, OUTPUT
 from mlx_autoresearch.ledger.ledger import Record, Status, Trial, measured
 from mlx_autoresearch.plain_text import one_line, printable
 from mlx_autoresearch.trials.trial import TrialFailed, status_of
@@ -74,7 +75,7 @@ class Experiment:
             status, reason = ended.status, str(ended)
         except TrialFailed as failure:
             status, reason = status_of(failure.kind), f"{failure.kind}: {one_line(failure.detail)}"
-            (self._folder / "output.txt").write_text(failure.detail, encoding="utf-8")
+            (self._folder / OUTPUT).write_text(failure.detail, encoding="utf-8")
         now = integrity.trusted_state(self._search.config)
         if self._search.untrusted_code_ran and (changed := differing(trusted, now)):
             status, reason = "rejected", f"guard: {changed[0]} changed, which results depend on"
@@ -192,7 +193,7 @@ class Experiment:
     def _record(self, status: Status, reason: str, started: float) -> Record:
         """Write the experiment down."""
         diff = printable(self._workspace.diff(self._best.commit, self._commit))
-        (self._folder / "diff.patch").write_text(diff, encoding="utf-8", errors="replace")
+        (self._folder / DIFF).write_text(diff, encoding="utf-8", errors="replace")
         if status != "keep":
             for trial in self._trials:
                 for file in (self._search.home / trial.run).glob("*.safetensors"):

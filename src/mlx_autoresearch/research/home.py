@@ -15,8 +15,10 @@ from filelock import FileLock, Timeout
 
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.ledger.files import (
+    CODE,
     LEDGER,
     LOCK,
+    SCRATCH,
     SETTINGS,
     STARTING,
     TRUSTED,
@@ -30,7 +32,7 @@ from mlx_autoresearch.sandbox.processes import kill_all, marked
 from mlx_autoresearch.trials.trial import run_trial
 
 from .settings import SearchConfig, load_search
-from .workspace import Workspace, repository_of_search
+from .workspace import EXPERIMENT, Workspace, repository_of_search
 
 Runner = Callable[..., Trial]  # with the arguments of `run_trial`
 
@@ -86,7 +88,7 @@ class Search:
             raise UserError(
                 f"the search {search.config.tag} was begun with an earlier version of mlx_autoresearch, whose code "
                 "this one cannot run: resume it with that version, or start a new search from its best settings, which "
-                f"`git show research/{search.config.tag}:research/experiment.yaml` prints"
+                f"`git show research/{search.config.tag}:{EXPERIMENT}` prints"
             )
         return search
 
@@ -114,7 +116,7 @@ class Search:
         else:
             self.workspace.reset()
         for folder in experiments_folder(self.home).glob("[0-9]*"):
-            for scratch in [*folder.glob(".scratch-*"), folder / "code"]:
+            for scratch in [*folder.glob(f"{SCRATCH}-*"), folder / CODE]:
                 shutil.rmtree(scratch, ignore_errors=True)
         number = self.next_number()
         self.workspace.forget(number)

@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+from mlx_autoresearch.ledger.files import CODE
 from mlx_autoresearch.ledger.ledger import Trial
 from mlx_autoresearch.trials.limits import Limits, default_memory_mb
 from mlx_autoresearch.trials.trial import TrialFailed
@@ -52,7 +53,7 @@ def _code_of(search: Search, candidate: Candidate, folder: Path) -> Iterator[Pat
     if candidate.code is not None and candidate.code == installed_code_hash():
         yield None
         return
-    code = folder / "code"
+    code = folder / CODE
     shutil.rmtree(code, ignore_errors=True)
     try:
         search.workspace.snapshot(candidate.commit, code)

@@ -15,11 +15,11 @@ from optuna.trial import FrozenTrial, TrialState
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.data.prepared import open_prepared
 from mlx_autoresearch.errors import UserError
-from mlx_autoresearch.ledger.files import LEDGER
+from mlx_autoresearch.ledger.files import LEDGER, point_folder
 from mlx_autoresearch.ledger.ledger import Ledger, Record, Trial
 from mlx_autoresearch.machine.paths import cache_dir
 from mlx_autoresearch.plain_text import duration
-from mlx_autoresearch.training.run import CHECKPOINT
+from mlx_autoresearch.training.files import CHECKPOINT
 from mlx_autoresearch.trials.clock import Event
 from mlx_autoresearch.trials.limits import Limits
 from mlx_autoresearch.trials.trial import TrialFailed, run_trial, status_of
@@ -74,17 +74,16 @@ class Worker:
         point = self.queue.suggest(trial)
         trial.set_user_attr("values", point)
         config = config_at(self.queue.sweep, point)
-        folder = self.queue.home / "trials" / f"{trial.number:04d}"
+        folder = point_folder(self.queue.home, trial.number)
         shutil.rmtree(folder, ignore_errors=True)
         done: list[dict[str, Any]] = []
         for index, seed in enumerate(self.queue.sweep.seeds):
             watch = _Watch(trial, config, self, prune=index == 0 and self.queue.sweep.prune is not None)
-            result = run_trial(
-                config, seed=seed, folder=folder / str(seed), code=None, limits=Limits(), say=watch.follow
-            )
+            run = folder / str(seed)
+            result = run_trial(config, seed=seed, folder=run, code=None, limits=Limits(), say=watch.follow)
             if not math.isfinite(result.val_bpb):
                 raise TrialFailed("nan", "val_bpb is not a number")
-            done.append(asdict(replace(result, run=f"trials/{trial.number:04d}/{seed}")))
+            done.append(asdict(replace(result, run=str(run.relative_to(self.queue.home)))))
             trial.set_user_attr("runs", done)
         return sum(r["val_bpb"] for r in done) / len(done)
 
@@ -106,7 +105,7 @@ class Worker:
             winner = min(complete, key=complete.__getitem__, default=None)
             for trial in trials:
                 if trial.number != winner:
-                    for checkpoint in (self.queue.home / "trials" / f"{trial.number:04d}").glob(f"*/{CHECKPOINT}"):
+                    for checkpoint in point_folder(self.queue.home, trial.number).glob(f"*/{CHECKPOINT}"):
                         checkpoint.unlink(missing_ok=True)
 
     def _line(self, trial: FrozenTrial, best: float, won: bool) -> str:

@@ -24,13 +24,8 @@ from mlx_autoresearch.machine.device import device_name
 from mlx_autoresearch.machine.files import replacing
 from mlx_autoresearch.machine.versions import git_commit, package_versions, python_version
 
-CONFIG, INFO, METRICS, CHECKPOINT, SUMMARY = (
-    "config.yaml",
-    "run.json",
-    "metrics.jsonl",
-    "checkpoint.safetensors",
-    "summary.json",
-)
+from .files import CHECKPOINT, CONFIG, INFO, METRICS, SUMMARY
+
 _REMEDY = "free some space, make it writable or choose another folder"
 
 

@@ -14,12 +14,14 @@ from typing import Any
 
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.errors import MetricRefused
+from mlx_autoresearch.ledger.files import SCRATCH
 from mlx_autoresearch.ledger.ledger import Status, Trial
 from mlx_autoresearch.machine.lock import device_lock
 from mlx_autoresearch.plain_text import one_line, printable
 from mlx_autoresearch.sandbox.command import Outcome, Running
 from mlx_autoresearch.sandbox.environment import temporary_folder
-from mlx_autoresearch.training.run import CHECKPOINT, SUMMARY, Run
+from mlx_autoresearch.training.files import CHECKPOINT, SUMMARY
+from mlx_autoresearch.training.run import Run
 
 from .clock import Clock, Event
 from .environment import trial_environment
@@ -78,7 +80,7 @@ def run_trial(
     folder = folder.absolute()
     with (
         device_lock(lambda line: say({"event": "waiting", "message": line})),
-        temporary_folder(folder.parent, ".scratch") as scratch,
+        temporary_folder(folder.parent, SCRATCH) as scratch,
     ):
         started = time.monotonic()
         run = folder if code is None else scratch / "run"
