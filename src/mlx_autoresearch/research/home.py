@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.ledger.files import (
@@ -28,6 +28,7 @@ from mlx_autoresearch.ledger.files import (
 from mlx_autoresearch.ledger.held import HeldFile
 from mlx_autoresearch.ledger.ledger import Ledger, Record, Trial
 from mlx_autoresearch.machine.files import write_atomically
+from mlx_autoresearch.machine.lock import acquired
 from mlx_autoresearch.sandbox.processes import kill_all, marked
 from mlx_autoresearch.trials.trial import run_trial
 
@@ -96,10 +97,8 @@ class Search:
     def locked(self) -> Iterator[None]:
         """While this process runs the search. Raises UserError when another one does."""
         lock = FileLock(self.home / LOCK)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise UserError(f"another process is running the search in {self.home}") from None
+        if not acquired(lock):
+            raise UserError(f"another process is running the search in {self.home}")
         try:
             yield
         finally:

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.machine.lock import is_free
 
 from .spec import TPE_STARTUP, Axis, Choices, Sweep
 
@@ -119,7 +120,7 @@ class Queue:
 
     def take(self, trial: optuna.Trial) -> None:
         """Claim a point for this process, by a lock that ends with the process, however it ends."""
-        self._held = FileLock(self._locks / f"{trial.number:04d}.lock")
+        self._held = FileLock(self._lock_file(trial.number))
         self._held.acquire()
         trial.set_user_attr("where", self._where)
 
@@ -140,19 +141,14 @@ class Queue:
                     mine = time.time() - trial.datetime_start.timestamp() > _STARTING
                 else:
                     mine = where == self._where
-                if mine and self._is_dead(trial.number):
+                if mine and is_free(self._lock_file(trial.number)):  # its process is dead
                     self.queue_again(trial)
                     self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
                     dead += 1
         return dead
 
-    def _is_dead(self, number: int) -> bool:
-        lock = FileLock(self._locks / f"{number:04d}.lock")
-        try:
-            with lock.acquire(timeout=0):
-                return True
-        except Timeout:
-            return False
+    def _lock_file(self, number: int) -> Path:
+        return self._locks / f"{number:04d}.lock"
 
     def queue_again(self, trial: FrozenTrial) -> None:
         """Queue the same point once more. Call it before giving the trial up, so that a kill in between loses nothing.
