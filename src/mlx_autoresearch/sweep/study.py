@@ -96,7 +96,7 @@ class Queue:
                 params = {key: encode(self.axes[key], value) for key, value in point.items()}
                 self.study.enqueue_trial(params, user_attrs={"point": point})
 
-    def trials(self) -> list[FrozenTrial]:
+    def points(self) -> list[FrozenTrial]:
         """One Optuna trial for each point: those that were given up and queued again are left out."""
         trials = self.study.get_trials(deepcopy=False)
         repeated = {t.user_attrs.get("repeats") for t in trials}
@@ -107,11 +107,11 @@ class Queue:
         return [t for t in self.study.get_trials(deepcopy=False) if "repeats" not in t.user_attrs]
 
     def count(self, *states: TrialState) -> int:
-        return sum(t.state in states for t in self.trials())
+        return sum(t.state in states for t in self.points())
 
     def next_sampler(self) -> None:
         """Set a sampler whose random numbers differ from those of the points before."""
-        seed = len(self.study.get_trials(deepcopy=False)) + sum(t.state.is_finished() for t in self.trials())
+        seed = len(self.study.get_trials(deepcopy=False)) + sum(t.state.is_finished() for t in self.points())
         self.study.sampler = optuna.samplers.TPESampler(n_startup_trials=TPE_STARTUP, seed=seed)
 
     def suggest(self, trial: optuna.Trial) -> dict[str, Any]:
