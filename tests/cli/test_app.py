@@ -22,7 +22,7 @@ from mlx_autoresearch.config.load import load_config
 from mlx_autoresearch.data.prepared import open_prepared
 from mlx_autoresearch.errors import OUT_OF_MEMORY, RunFailed, UserError
 from mlx_autoresearch.machine.paths import cache_dir
-from mlx_autoresearch.training.run import CHECKPOINT
+from mlx_autoresearch.training.files import CHECKPOINT
 
 MAIN = [sys.executable, "-W", "error", "-c", "from mlx_autoresearch.cli import main; main()"]
 

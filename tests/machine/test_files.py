@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -83,3 +85,41 @@ def test_only_what_must_survive_a_power_cut_waits_for_the_disk(
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         write_atomically(tmp_path / "no" / "a.txt", "text")
+
+
+def kill_while_writing(file: Path) -> None:
+    """A process that is killed (SIGKILL) in the middle of replacing `file`."""
+    script = (
+        "import os, sys, pathlib\n"
+        "from mlx_autoresearch.machine.files import replacing\n"
+        "with replacing(pathlib.Path(sys.argv[1])) as new:\n"
+        "    new.write_text('half')\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script, str(file)]).returncode == -9
+
+
+def test_what_killed_processes_left_does_not_pile_up(tmp_path: Path) -> None:
+    file, other = tmp_path / "a.json", tmp_path / "b.a.json"
+    for _ in range(2):
+        kill_while_writing(file)
+        assert len(os.listdir(tmp_path)) == 1, "one half file at most"
+    kill_while_writing(other)
+    write_atomically(file, "new")
+    assert file.read_text() == "new"
+    assert [name for name in os.listdir(tmp_path) if name.endswith(".a.json") and ".b.a." not in name] == []
+    write_atomically(other, b"new")
+    assert sorted(os.listdir(tmp_path)) == ["a.json", "b.a.json"]
+
+
+def test_what_other_processes_write_now_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "a.json"
+    with replacing(file) as own:
+        with ThreadPoolExecutor() as pool:
+            pool.submit(write_atomically, file, "of another thread").result()
+        monkeypatch.setattr(files.socket, "gethostname", lambda: "elsewhere")  # where this process number may be free
+        monkeypatch.setattr(files, "_runs", lambda process: False)
+        write_atomically(file, "of another machine")
+        own.write_text("new")
+    assert file.read_text() == "new"
+    assert os.listdir(tmp_path) == ["a.json"]

@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
-from mlx_autoresearch.machine.lock import device_lock
+from mlx_autoresearch.machine.lock import acquired, device_lock, is_free
 from mlx_autoresearch.machine.paths import cache_dir
 
 HOLD = """
@@ -101,3 +102,13 @@ def test_what_say_raises_is_raised() -> None:
 
 def _broken(line: str) -> None:
     raise BrokenPipeError
+
+
+def test_a_lock_is_free_until_somebody_holds_it(tmp_path: Path) -> None:
+    lock = FileLock(tmp_path / "lock")
+    assert is_free(tmp_path / "lock")
+    assert acquired(lock)
+    assert not is_free(tmp_path / "lock")
+    assert not acquired(FileLock(tmp_path / "lock"))
+    lock.release()
+    assert is_free(tmp_path / "lock")

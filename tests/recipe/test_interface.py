@@ -87,7 +87,6 @@ def test_a_wrong_section_is_refused_before_any_work(tmp_path: Path) -> None:
     config = validate_config(SMALL | {"recipe": {"z_loss": 1}}, "the test")
     for refuse in (
         lambda: trainer.train(config, runs=tmp_path / "runs"),
-        lambda: trainer.train_in(tmp_path / "runs", config, score=False, reporter=trainer.Reporter()),
         lambda: tune(config, again=False),
     ):
         with pytest.raises(UserError) as error:

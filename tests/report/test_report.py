@@ -15,6 +15,7 @@ from typing import Any
 
 import matplotlib.image
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
 from mlx_autoresearch.errors import UserError
@@ -169,6 +170,25 @@ class TestPage:
         assert "\x1b" not in text and "\u202e" not in text
         assert 'alert("x")' in "".join(parsed.text)
         figures.progress_png(History(home, hostile), tmp_path / "x.png", HOSTILE)
+
+    @pytest.mark.parametrize("place", [(Figure, "savefig"), (Path, "write_text")], ids=["picture", "page"])
+    def test_a_report_that_is_cut_short_leaves_the_one_before(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: tuple[type, str]
+    ) -> None:
+        """Several processes may write it at once, and someone may read it meanwhile."""
+        Ledger(tmp_path / "ledger.jsonl").append(record(0, [3.0]))
+        files = write(tmp_path)
+        before = [file.read_bytes() for file in files]
+
+        def cut_short(*arguments: Any, **_: Any) -> None:
+            target = next(argument for argument in arguments if isinstance(argument, Path))
+            target.write_bytes(b"half")
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(*place, cut_short)
+        with pytest.raises(KeyboardInterrupt):
+            write(tmp_path)
+        assert [file.read_bytes() for file in files] == before
 
     def test_an_empty_ledger_makes_a_page_too(self, tmp_path: Path) -> None:
         (tmp_path / "ledger.jsonl").write_text("")

@@ -95,7 +95,7 @@ def test_a_search_with_the_real_trainer_survives_kills(repository: Path, tiny: C
     assert done.returncode == 0, done.stderr
 
 
-def test_nothing_outlives_a_killed_researcher_by_more_than_a_moment(tmp_path: Path) -> None:
+def test_nothing_outlives_a_killed_parent_by_more_than_a_moment(tmp_path: Path) -> None:
     script = (
         "from pathlib import Path; import sys\n"
         "from mlx_autoresearch.sandbox.command import run_command\n"
@@ -104,13 +104,13 @@ def test_nothing_outlives_a_killed_researcher_by_more_than_a_moment(tmp_path: Pa
         "run_command(['sh', '-c', '(setsid sleep 300 &); echo > started; sleep 300'], cwd=here, mark=str(here),\n"
         "    env=clean_environment(here, here), seconds=300)\n"
     )
-    researcher = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)])
+    parent = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)])
     until = time.monotonic() + 30
     while not (tmp_path / "started").exists() and time.monotonic() < until:
         time.sleep(0.02)
     assert processes.marked(str(tmp_path))
-    researcher.kill()
-    researcher.wait()
+    parent.kill()
+    parent.wait()
     while processes.marked(str(tmp_path)) and time.monotonic() < until:
         time.sleep(0.02)
     assert not processes.marked(str(tmp_path))

@@ -20,8 +20,9 @@ from mlx_autoresearch.research import winner_model
 from mlx_autoresearch.research.home import Search
 from mlx_autoresearch.research.winner import Winner
 from mlx_autoresearch.training.progress import Reporter
-from mlx_autoresearch.training.trainer import resume, train_in
+from mlx_autoresearch.training.trainer import resume
 from tests.support.laboratory import free_trial, git, make_search, run_search
+from tests.support.runs import train_in
 
 CHANGED = """\
 diff --git a/src/mlx_autoresearch/recipe/schedule.py b/src/mlx_autoresearch/recipe/schedule.py

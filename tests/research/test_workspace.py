@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.research.workspace import (
+    CODE,
     EXPERIMENT,
     Workspace,
     repository_of,
@@ -132,3 +136,66 @@ def test_where_there_is_no_repository_of_ours_it_says_what_to_do(tmp_path: Path,
     git(repository, "commit", "-qm", "gone")
     with pytest.raises(UserError, match="has no committed src/mlx_autoresearch"):
         require_code(repository)
+
+
+def test_a_reset_that_is_killed_while_it_writes_can_be_repeated(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    best, write_text = workspace.best, Path.write_text
+    for name in ("HEAD", ".git"):
+
+        def killed(path: Path, text: str, *arguments: Any, name: str = name, **how: Any) -> int:
+            if not path.name.endswith(name):
+                return write_text(path, text, *arguments, **how)
+            path.write_bytes(b"")
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(Path, "write_text", killed)
+        with pytest.raises(KeyboardInterrupt):
+            workspace.reset()
+        monkeypatch.undo()
+        workspace.keep(best)
+        assert git(workspace.path, "status", "--porcelain", "--ignored") == ""
+
+
+def test_the_variables_of_another_repository_do_not_count(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As git sets them in a hook of another repository."""
+    best, other = workspace.best, tmp_path / "other"
+    git(tmp_path, "init", "--quiet", str(other))
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    monkeypatch.setenv("GIT_OBJECT_DIRECTORY", str(other / ".git/objects"))
+    assert workspace.best == best
+    assert workspace.read(best, EXPERIMENT) == b"a: 1\n"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda w: w.best,
+        lambda w: w.read(w.best, EXPERIMENT),
+        lambda w: w.apply("x"),
+        lambda w: w.snapshot(w.best, w.path / "code"),
+    ],
+    ids=["resolve", "read", "apply", "snapshot"],
+)
+def test_the_terminals_interrupt_does_not_reach_git(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, call: Callable[[Workspace], object]
+) -> None:
+    groups = []
+    original = subprocess.Popen
+
+    def popen(*arguments: Any, **given: Any) -> Any:
+        groups.append(given.get("process_group", -1))
+        return original(*arguments, **given)
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    call(workspace)
+    assert set(groups) == {0}
+
+
+def test_an_archive_that_git_cannot_make_is_one_line(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Workspace, "_code_in", lambda self, commit: [CODE[0]])
+    with pytest.raises(UserError, match="not a tree object"):
+        workspace.snapshot("0" * 40, workspace.path / "code")

@@ -40,6 +40,21 @@ def test_a_finished_sweep_runs_nothing_again(file: Sweeper, monkeypatch: pytest.
     assert run_sweep(path) == before
 
 
+def test_a_table_that_is_cut_short_leaves_the_one_before(file: Sweeper, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = file()
+    table = run_sweep(path).home / "table.tsv"
+    before = table.read_text()
+
+    def cut_short(target: Path, *_: Any, **__: Any) -> None:
+        target.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_text", cut_short)
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(path)
+    assert table.read_text() == before
+
+
 def test_a_sweep_from_the_command_line(file: Sweeper, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     app(["sweep", str(file()), "--runs", str(tmp_path / "runs")], standalone_mode=False)
     out = capsys.readouterr().out

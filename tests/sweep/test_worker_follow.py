@@ -40,7 +40,7 @@ def should_prune(trial):
 optuna.Trial.should_prune = should_prune
 queue = open_sweep(sys.argv[1], home=home)
 work(queue, view.View())
-print([t.state.name for t in queue.trials()])
+print([t.state.name for t in queue.points()])
 """
 
 
@@ -68,7 +68,7 @@ def test_an_error_of_the_storage_stops_the_sweep_and_costs_no_point(
         patch.setattr(optuna.Trial, "report", report)
         work(queue, View())
     work(queue, View())
-    assert [t.state for t in queue.trials()] == [TrialState.COMPLETE]
+    assert [t.state for t in queue.points()] == [TrialState.COMPLETE]
 
 
 def test_a_sweep_that_waits_for_another_run_says_so(one_point: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import mlx.core as mx
@@ -17,7 +19,8 @@ from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.recipe.model import GPT
 from mlx_autoresearch.recipe.optimizer import MuonAdamW
 from mlx_autoresearch.training import run as run_module
-from mlx_autoresearch.training.run import CHECKPOINT, CONFIG, INFO, METRICS, Run
+from mlx_autoresearch.training.files import CHECKPOINT, CONFIG, INFO, METRICS
+from mlx_autoresearch.training.run import Run
 
 INFORMATION = {"data": {"val_sha256": "0" * 64}}
 
@@ -165,6 +168,27 @@ def test_a_failed_write_keeps_the_old_checkpoint(checkpointed: Run, monkeypatch:
         "free some space, make it writable or choose another folder"
     )
     assert (checkpointed.path / CHECKPOINT).read_bytes() == before
+    assert temporaries(checkpointed) == []
+
+
+def test_killed_writes_leave_one_half_checkpoint_at_most(checkpointed: Run):
+    before = (checkpointed.path / CHECKPOINT).read_bytes()
+    script = (
+        "import os, pathlib, sys\n"
+        "import mlx.core as mx\n"
+        "from tests.training.test_run import Run, make_config, make_model\n"
+        "def killed(path, *_):\n"
+        "    pathlib.Path(path).write_bytes(b'half')\n"
+        "    os.kill(os.getpid(), 9)\n"
+        "mx.save_safetensors = killed\n"
+        "Run(pathlib.Path(sys.argv[1])).save_checkpoint(*make_model(make_config(), seed=2), {'step': 8})\n"
+    )
+    for _ in range(2):
+        root = Path(__file__).parents[2]
+        assert subprocess.run([sys.executable, "-c", script, str(checkpointed.path)], cwd=root).returncode == -9
+        assert len(temporaries(checkpointed)) == 1
+    assert (checkpointed.path / CHECKPOINT).read_bytes() == before
+    checkpointed.save_checkpoint(*make_model(make_config(), seed=3), {"step": 9})
     assert temporaries(checkpointed) == []
 
 

@@ -47,8 +47,8 @@ def test_a_run_is_scored_as_its_checkpoint_is_by_anybody(corpus: Path, tmp_path:
 def test_a_training_that_is_not_scored_says_so(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import io
 
-    from mlx_autoresearch.training import trainer
     from mlx_autoresearch.training.progress import Reporter
+    from tests.support.runs import train_in
 
     class Ended(Reporter):
         ends = 0
@@ -58,7 +58,7 @@ def test_a_training_that_is_not_scored_says_so(corpus: Path, tmp_path: Path, mon
 
     monkeypatch.setattr(scoring, "score", None)  # it must not be called
     reporter = Ended(io.StringIO())
-    summary = trainer.train_in(tmp_path / "run", make_config(corpus), score=False, reporter=reporter)
+    summary = train_in(tmp_path / "run", make_config(corpus), score=False, reporter=reporter)
     assert [summary[key] for key in ("val_bpb", "val_bpb_reference_bytes", "eval_tokens")] == [None] * 3
     assert reporter.ends == 1
     assert "evaluating" not in reporter.stream.getvalue()  # type: ignore[attr-defined]

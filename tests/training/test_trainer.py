@@ -14,8 +14,9 @@ from mlx_autoresearch.errors import LossExploded, OutOfMemory, UserError
 from mlx_autoresearch.recipe import interface
 from mlx_autoresearch.training import setup, trainer
 from mlx_autoresearch.training.data import open_data
+from mlx_autoresearch.training.files import CHECKPOINT, CONFIG, METRICS, SUMMARY
 from mlx_autoresearch.training.progress import Reporter
-from mlx_autoresearch.training.run import CHECKPOINT, CONFIG, METRICS, SUMMARY, Run
+from mlx_autoresearch.training.run import Run
 from tests.support.runs import StopAfter, losses, make_config, quiet, train
 
 

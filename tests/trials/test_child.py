@@ -1,4 +1,4 @@
-"""What the untrusted side of a trial tells the researcher: kinds of failure by type, never by words of a message."""
+"""What the untrusted side of a trial tells the parent: kinds of failure by type, never by words of a message."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ import pytest
 
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.errors import LossExploded, MetricRefused, OutOfMemory, RunFailed, UserError
-from mlx_autoresearch.training import trainer
+from mlx_autoresearch.training import data, setup, trainer
+from mlx_autoresearch.training.progress import Reporter
 from mlx_autoresearch.trials import child
 
 
-def marks(monkeypatch: pytest.MonkeyPatch, folder: Path, train_in) -> list[dict]:
-    """What `child.train` sends while `train_in` takes the place of the training."""
-    monkeypatch.setattr(trainer, "train_in", train_in)
+def events(monkeypatch: pytest.MonkeyPatch, folder: Path, complete) -> list[dict]:
+    """What `child.train` sends while `complete` takes the place of the training, with no data."""
+    monkeypatch.setattr(data, "open_data", lambda config: None)
+    monkeypatch.setattr(data, "data_info", lambda data: {})
+    monkeypatch.setattr(setup, "setup", lambda config, data: None)
+    monkeypatch.setattr(trainer, "complete", complete)
     read, write = os.pipe()
     try:
-        child.train(str(folder), json.dumps(Config().model_dump(mode="json")), "", "0", str(write))
+        child.train(str(folder / "run"), json.dumps(Config().model_dump(mode="json")), "", "0", str(write))
     finally:
         os.close(write)
         with os.fdopen(read) as lines:
@@ -44,7 +48,7 @@ def test_a_failure_is_told_by_its_type(monkeypatch, tmp_path: Path, error: Excep
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    assert marks(monkeypatch, tmp_path, fail) == [{"event": "trouble", "kind": kind, "detail": str(error)}]
+    assert events(monkeypatch, tmp_path, fail) == [{"event": "trouble", "kind": kind, "detail": str(error)}]
 
 
 @pytest.mark.parametrize("error", [RunFailed("the loss needs evaluating"), RuntimeError("a bug"), TypeError("x")])
@@ -53,13 +57,13 @@ def test_what_is_no_known_kind_keeps_its_traceback(monkeypatch, tmp_path: Path, 
         raise error
 
     with pytest.raises(type(error), match=str(error)):
-        marks(monkeypatch, tmp_path, fail)
+        events(monkeypatch, tmp_path, fail)
 
 
 def test_the_end_of_the_training_is_told_by_a_call_and_not_by_a_line(monkeypatch, tmp_path: Path) -> None:
-    def train(*_: object, reporter, **__: object) -> None:
+    def train(training: object, clock: object, run: object, data: object, reporter: Reporter, **_: object) -> None:
         reporter.say("evaluating")
         reporter.trained()
         reporter.say("evaluating")
 
-    assert marks(monkeypatch, tmp_path, train) == [{"event": "trained"}]
+    assert events(monkeypatch, tmp_path, train) == [{"event": "trained"}]

@@ -1,4 +1,4 @@
-"""What an untrusted training leaves, and what the researcher's own side does wrong: neither is taken for the other."""
+"""What an untrusted training leaves, and what the parent's own side does wrong: neither is taken for the other."""
 
 from __future__ import annotations
 

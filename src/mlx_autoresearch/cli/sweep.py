@@ -20,6 +20,7 @@ def sweep(
     from mlx_autoresearch.machine.blas import require_mlx
 
     require_mlx()
+    from mlx_autoresearch.report.write import PAGE
     from mlx_autoresearch.sweep.spec import describe
     from mlx_autoresearch.sweep.sweep import open_sweep, work, write_up
     from mlx_autoresearch.sweep.table import print_table
@@ -35,4 +36,4 @@ def sweep(
     if result.val_bpb is not None and result.values is not None:
         typer.echo(f"best_val_bpb: {result.val_bpb:.6f}")
         typer.echo(f"best: {describe(result.values)}")
-    typer.echo(f"report: {result.home / 'report.html'}")
+    typer.echo(f"report: {result.home / PAGE}")

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import tokenizers
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.machine.lock import acquired
 
 from .prepared import (
     TOKENIZER,
@@ -219,9 +220,7 @@ def _locked(cache: Path, report: Report) -> Iterator[None]:
     folder = cache / "prepared"
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
+    if not acquired(lock):
         report.say(f"waiting for another process that prepares data in {cache}")
         lock.acquire()
     try:

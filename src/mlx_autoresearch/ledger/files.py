@@ -12,6 +12,15 @@ HOLDOUT = "holdout.json"
 LOCK = ".lock"
 STARTING = ".starting"  # there while a search's folder and branch are being made
 _EXPERIMENTS = "experiments"
+_POINTS = "trials"  # of a sweep
+
+# In an experiment's folder.
+OUTPUT = "output.txt"  # of the trial that failed
+DIFF = "diff.patch"
+BRIEF = "brief.md"  # what the agent was told
+TRANSCRIPT = "transcript.txt"  # what the agent printed
+CODE = "code"  # a snapshot, while changed code is measured
+SCRATCH = ".scratch"  # the beginning of the names of folders for untrusted processes, gone afterwards
 
 
 def experiments_folder(home: Path) -> Path:
@@ -22,3 +31,8 @@ def experiments_folder(home: Path) -> Path:
 def experiment_folder(home: Path, number: int) -> Path:
     """Where the diff, the output and the run folders of one experiment are."""
     return experiments_folder(home) / f"{number:04d}"
+
+
+def point_folder(home: Path, number: int) -> Path:
+    """Where the run folders of one point of a sweep are, one for each seed."""
+    return home / _POINTS / f"{number:04d}"

@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from mlx_autoresearch.machine.files import sync_folder
+from mlx_autoresearch.machine.files import sync_folder, write_atomically
 
 
 class HeldFile:
@@ -45,14 +45,7 @@ class HeldFile:
         if self.content is None:
             self.path.unlink(missing_ok=True)
             return True
-        new = self.path.with_name(f".{self.path.name}.{os.getpid()}.new")
-        new.unlink(missing_ok=True)
-        with new.open("xb") as file:
-            file.write(self.content)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self.path)
-        sync_folder(self.path.parent)
+        write_atomically(self.path, self.content)
         return True
 
     def _is_intact(self) -> bool:

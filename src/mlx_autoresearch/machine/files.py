@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,10 +16,12 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """A new path beside `path` to write to; it replaces `path` when the block ends, and is deleted if the block raises.
 
     durable: the new content is on the disk when this returns, so it survives a power cut. A cache needs no such care.
-    The new name has the suffix of `path`: `mx.save_safetensors` would add a missing one. Raises OSError.
+    The new name has the suffix of `path`: `mx.save_safetensors` would add a missing one. It is of this process and
+    thread alone. What processes that were killed have left of the same `path` is deleted first. Raises OSError.
     """
-    new = path.with_name(f".{os.getpid()}-{threading.get_native_id()}.{path.name}")
-    new.unlink(missing_ok=True)  # a killed process left it, or somebody planted a link
+    _delete_abandoned(path)
+    new = path.with_name(f".{os.getpid()}-{threading.get_native_id()}-{_host()}.{path.name}")
+    new.unlink(missing_ok=True)  # somebody planted a link
     try:
         yield new
         if durable:
@@ -29,15 +33,41 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
         sync_folder(path.parent)
 
 
-def write_atomically(path: Path, text: str, *, durable: bool = True) -> None:
-    """Replace the content of a file with `text`, UTF-8; see `replacing`."""
+def write_atomically(path: Path, content: str | bytes, *, durable: bool = True) -> None:
+    """Replace the content of a file with `content`, text as UTF-8; see `replacing`."""
     with replacing(path, durable=durable) as new:
-        new.write_text(text, encoding="utf-8")
+        if isinstance(content, str):
+            new.write_text(content, encoding="utf-8")
+        else:
+            new.write_bytes(content)
 
 
 def sync_folder(folder: Path) -> None:
     """Make the names of a folder's new files survive a power cut."""
     _sync(folder)
+
+
+def _delete_abandoned(path: Path) -> None:
+    """Delete what `replacing` began to write for `path` in processes of this machine that are no more."""
+    name = re.compile(rf"\.(\d+)-\d+-{re.escape(_host())}\.{re.escape(path.name)}")
+    for entry in os.listdir(path.parent):
+        if (found := name.fullmatch(entry)) and not _runs(int(found[1])):
+            path.with_name(entry).unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):  # OverflowError: no process has this number
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
+def _host() -> str:
+    """This machine's name, of which process numbers are: a shared folder may hold files of others."""
+    return re.sub(r"\W", "_", socket.gethostname())
 
 
 def _sync(path: Path) -> None:

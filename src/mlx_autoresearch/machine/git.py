@@ -37,14 +37,28 @@ def environment(**more: str) -> dict[str, str]:
 
 def run(command: list[str], environment: dict[str, str]) -> str:
     """What a git command prints. Raises UserError, with git's first line, when it fails."""
+    return output(command, environment).decode(errors="surrogateescape")
+
+
+def output(command: list[str], environment: dict[str, str]) -> bytes:
+    """As `run`, for output that is no text."""
+    done = attempt(command, environment)
+    if done.returncode:
+        raise UserError(f"git {' '.join(command[-3:])}: {complaint(done)}")
+    return done.stdout
+
+
+def attempt(command: list[str], environment: dict[str, str], stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """A git command that may fail. Raises UserError where there is no git, or none that can be run."""
     try:
         # In a group of its own, so that the terminal's Ctrl-C is ours alone.
-        done = subprocess.run(command, capture_output=True, check=True, env=environment, process_group=0)
+        return subprocess.run(command, input=stdin, capture_output=True, check=False, env=environment, process_group=0)
     except FileNotFoundError:
         raise UserError("git is not installed, or not on PATH") from None
     except OSError as error:
         raise UserError(f"git cannot be run: {error.strerror}") from None
-    except subprocess.CalledProcessError as error:
-        first = error.stderr.decode(errors="replace").strip().split("\n")[0]  # the others are general advice
-        raise UserError(f"git {' '.join(command[-3:])}: {first}") from None
-    return done.stdout.decode(errors="surrogateescape")
+
+
+def complaint(done: subprocess.CompletedProcess[bytes]) -> str:
+    """The first line that a failed git wrote to standard error; the others are general advice."""
+    return done.stderr.decode(errors="replace").strip().split("\n")[0]

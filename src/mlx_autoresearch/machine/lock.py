@@ -1,4 +1,7 @@
-"""One training at a time on this machine: a second one would take time from the first one's budget."""
+"""Locks between processes; above all one training at a time on this machine.
+
+A second training would take time from the first one's budget.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ def device_lock(say: Callable[[str], object]) -> Iterator[float]:
     waited = 0.0
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        held = _try(lock)
+        held = acquired(lock)
     except OSError as error:
         say(f"warning: cannot lock {lock.lock_file} ({error.strerror}): a run beside this one would slow it down")
         yield waited
@@ -51,12 +54,21 @@ def device_lock(say: Callable[[str], object]) -> Iterator[float]:
         lock.release()
 
 
-def _try(lock: FileLock) -> bool:
+def acquired(lock: FileLock) -> bool:
+    """Take a lock without waiting for it; whether it was free. Raises OSError where its file cannot be written."""
     try:
         lock.acquire(timeout=0)
     except Timeout:
         return False
     return True
+
+
+def is_free(path: Path) -> bool:
+    """Whether no process, nor this one, holds the lock at `path` now."""
+    lock = FileLock(path)
+    free = acquired(lock)
+    lock.release()
+    return free
 
 
 def _this_process() -> str:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mlx_autoresearch.ledger.ledger import Record
+from mlx_autoresearch.machine.files import replacing
 from mlx_autoresearch.plain_text import one_line
 
 from .history import FAILURES, STATUS_NAMES, History
@@ -48,7 +49,8 @@ def figure(width: float, height: float, path: Path) -> Iterator[Figure]:
         FigureCanvasAgg(fig)
         yield fig
         path.parent.mkdir(parents=True, exist_ok=True)
-        fig.savefig(path, dpi=160, metadata={"Software": None})  # the same ledger gives the same bytes
+        with replacing(path, durable=False) as new:
+            fig.savefig(new, dpi=160, metadata={"Software": None})  # the same ledger gives the same bytes
 
 
 def progress_png(history: History, path: Path, title: str) -> None:

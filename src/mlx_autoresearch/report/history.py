@@ -12,10 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mlx_autoresearch.ledger.files import HOLDOUT, LEDGER, experiment_folder
+from mlx_autoresearch.ledger.files import DIFF, HOLDOUT, LEDGER, experiment_folder
 from mlx_autoresearch.ledger.ledger import Ledger, Record
 from mlx_autoresearch.ledger.noise import Noise
 from mlx_autoresearch.ledger.seeds import Seeds
+from mlx_autoresearch.training.files import CONFIG, METRICS
 
 STATUS_NAMES = {
     "keep": "kept",
@@ -140,16 +141,16 @@ class History:
 
     def diff(self, record: Record) -> str:
         """The change as a patch; "" where none was kept."""
-        return _read(self.folder(record) / "diff.patch")
+        return _read(self.folder(record) / DIFF)
 
     def config(self, record: Record) -> str:
         """The resolved configuration of an experiment's first run, YAML; "" once it has been deleted."""
-        return next((text for t in record.trials if t.run and (text := _read(self.home / t.run / "config.yaml"))), "")
+        return next((text for t in record.trials if t.run and (text := _read(self.home / t.run / CONFIG))), "")
 
     def curve(self, record: Record, points: int = 120) -> list[tuple[float, float]]:
         """(progress, smoothed training loss in nats a token) of an experiment's first run, thinned to `points`."""
         for trial in record.trials:
-            if trial.run and (curve := list(_losses(_read(self.home / trial.run / "metrics.jsonl")))):
+            if trial.run and (curve := list(_losses(_read(self.home / trial.run / METRICS)))):
                 stride = max(1, math.ceil(len(curve) / points))
                 return curve[::-stride][::-1]
         return []

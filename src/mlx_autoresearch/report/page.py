@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_autoresearch.config.yaml_text import dump_yaml
+from mlx_autoresearch.ledger.files import DIFF
 from mlx_autoresearch.ledger.ledger import Record
 from mlx_autoresearch.plain_text import amount, duration, escape, one_line
 
@@ -224,7 +225,7 @@ def _coloured(diff: str) -> str:
     lines = diff[:_DIFF_CHARS].split("\n")
     shown = "\n".join(_line(line) for line in lines[:_DIFF_LINES]).rstrip()
     if len(lines) > _DIFF_LINES or len(diff) > _DIFF_CHARS:
-        shown += '\n<span class="hunk">… the rest is in diff.patch in the folder of the experiment</span>'
+        shown += f'\n<span class="hunk">… the rest is in {DIFF} in the folder of the experiment</span>'
     return f"<pre>{shown}</pre>"
 
 

@@ -23,6 +23,7 @@ def write(home: str | Path, *, title: str = "", plots: Sequence[Plot] = ()) -> t
     title: the folder's name where not given. Raises UserError when the folder has no ledger or cannot be written.
     """
     from mlx_autoresearch.ledger.files import LEDGER
+    from mlx_autoresearch.machine.files import write_atomically
 
     from .figures import progress_png
     from .history import History
@@ -36,7 +37,7 @@ def write(home: str | Path, *, title: str = "", plots: Sequence[Plot] = ()) -> t
     picture, document = home / PICTURE, home / PAGE
     with _user_errors(home):
         progress_png(history, picture, title)
-        document.write_text(page(history, title, plots), encoding="utf-8")
+        write_atomically(document, page(history, title, plots), durable=False)
     return picture, document
 
 

@@ -17,7 +17,7 @@ from mlx_autoresearch.trials.trial import TrialFailed
 
 from .candidate import Candidate, best_candidate
 from .home import Search
-from .measure import trials_of
+from .measure import measure
 from .view import View
 
 
@@ -44,13 +44,12 @@ class Champion:
         seeds = self._seeds.window(0)[: 1 if search.config.decision.greedy else self._seeds.baseline]
         started = time.monotonic()
         trials = []
-        with trials_of(search, self.candidate, search.folder(0), self._view) as trial_at:
-            for i, seed in enumerate(seeds, 1):
-                self._view.doing(f"baseline, run {i} of {len(seeds)}")
-                try:
-                    trials.append(trial_at(seed))
-                except TrialFailed as failure:
-                    raise RunFailed(f"the starting point cannot be measured: {failure}") from None
+        for i, seed in enumerate(seeds, 1):
+            self._view.doing(f"baseline, run {i} of {len(seeds)}")
+            try:
+                trials.append(measure(search, self.candidate, seed, search.folder(0), self._view))
+            except TrialFailed as failure:
+                raise RunFailed(f"the starting point cannot be measured: {failure}") from None
         baseline = Record(
             number=0,
             event="baseline",
@@ -118,14 +117,13 @@ class Champion:
         started = time.monotonic()
         trials: list[Trial] = []
         reason = f"seeds {', '.join(map(str, seeds))}"
-        with trials_of(search, self.candidate, search.folder(best.number), self._view) as trial_at:
-            for i, seed in enumerate(seeds, 1):
-                self._view.doing(f"the best again, run {i} of {len(seeds)}")
-                try:
-                    trials.append(trial_at(seed))
-                except TrialFailed as failure:  # the ledger says so; what was measured before it counts
-                    reason = f"seed {seed}: {failure}"
-                    break
+        for i, seed in enumerate(seeds, 1):
+            self._view.doing(f"the best again, run {i} of {len(seeds)}")
+            try:
+                trials.append(measure(search, self.candidate, seed, search.folder(best.number), self._view))
+            except TrialFailed as failure:  # the ledger says so; what was measured before it counts
+                reason = f"seed {seed}: {failure}"
+                break
         again = replace(best, event="remeasure", reason=one_line(reason, 500), **measured(trials, started))
         search.ledger.append(again)
         self._view.decided(again, best)

@@ -10,6 +10,7 @@ from typing import Any
 from mlx_autoresearch.config.keys import differing
 from mlx_autoresearch.config.load import settings_of, with_settings
 from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.ledger.files import DIFF, OUTPUT
 from mlx_autoresearch.ledger.ledger import Record, Status, Trial, measured
 from mlx_autoresearch.plain_text import one_line, printable
 from mlx_autoresearch.trials.trial import TrialFailed, status_of
@@ -19,7 +20,7 @@ from .champion import Champion
 from .decision import Discard, Judge, Keep
 from .guard import integrity, rules
 from .home import Search
-from .measure import trials_of
+from .measure import measure
 from .proposers.base import Context, Proposal, ProposalFailed, Proposer
 from .view import View
 from .workspace import EXPERIMENT, NO_CHANGE
@@ -74,7 +75,7 @@ class Experiment:
             status, reason = ended.status, str(ended)
         except TrialFailed as failure:
             status, reason = status_of(failure.kind), f"{failure.kind}: {one_line(failure.detail)}"
-            (self._folder / "output.txt").write_text(failure.detail, encoding="utf-8")
+            (self._folder / OUTPUT).write_text(failure.detail, encoding="utf-8")
         now = integrity.trusted_state(self._search.config)
         if self._search.untrusted_code_ran and (changed := differing(trusted, now)):
             status, reason = "rejected", f"guard: {changed[0]} changed, which results depend on"
@@ -172,28 +173,27 @@ class Experiment:
         )
         simpler = candidate.change.code_deletions > candidate.change.code_insertions
         trials, wanted = self._trials, 1
-        with trials_of(self._search, candidate, self._folder, self._view) as trial_at:
-            while True:
-                while len(trials) < wanted:
+        while True:
+            while len(trials) < wanted:
+                paired, _ = self._champion.values()
+                if len(trials) >= len(paired):  # the best has not been measured at this seed
+                    self._champion.extend()
                     paired, _ = self._champion.values()
-                    if len(trials) >= len(paired):  # the best has not been measured at this seed
-                        self._champion.extend()
-                        paired, _ = self._champion.values()
-                        if len(trials) >= len(paired):
-                            return Discard("undecided, and the best cannot be measured at another seed")
-                    seed = list(paired)[len(trials)]
-                    self._view.doing(f"experiment {self._number}, seed {seed}: {self._hypothesis}")
-                    trials.append(trial_at(seed))
-                paired, others = self._champion.values()
-                action = judge.next([t.val_bpb for t in trials], [*paired.values(), *others], simpler)
-                if isinstance(action, Keep | Discard):
-                    return action
-                wanted += action.n
+                    if len(trials) >= len(paired):
+                        return Discard("undecided, and the best cannot be measured at another seed")
+                seed = list(paired)[len(trials)]
+                self._view.doing(f"experiment {self._number}, seed {seed}: {self._hypothesis}")
+                trials.append(measure(self._search, candidate, seed, self._folder, self._view))
+            paired, others = self._champion.values()
+            action = judge.next([t.val_bpb for t in trials], [*paired.values(), *others], simpler)
+            if isinstance(action, Keep | Discard):
+                return action
+            wanted += action.n
 
     def _record(self, status: Status, reason: str, started: float) -> Record:
         """Write the experiment down."""
         diff = printable(self._workspace.diff(self._best.commit, self._commit))
-        (self._folder / "diff.patch").write_text(diff, encoding="utf-8", errors="replace")
+        (self._folder / DIFF).write_text(diff, encoding="utf-8", errors="replace")
         if status != "keep":
             for trial in self._trials:
                 for file in (self._search.home / trial.run).glob("*.safetensors"):

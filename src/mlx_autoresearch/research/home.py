@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.ledger.files import (
+    CODE,
     LEDGER,
     LOCK,
+    SCRATCH,
     SETTINGS,
     STARTING,
     TRUSTED,
@@ -26,11 +28,12 @@ from mlx_autoresearch.ledger.files import (
 from mlx_autoresearch.ledger.held import HeldFile
 from mlx_autoresearch.ledger.ledger import Ledger, Record, Trial
 from mlx_autoresearch.machine.files import write_atomically
+from mlx_autoresearch.machine.lock import acquired
 from mlx_autoresearch.sandbox.processes import kill_all, marked
 from mlx_autoresearch.trials.trial import run_trial
 
 from .settings import SearchConfig, load_search
-from .workspace import Workspace, repository_of_search
+from .workspace import EXPERIMENT, Workspace, repository_of_search
 
 Runner = Callable[..., Trial]  # with the arguments of `run_trial`
 
@@ -86,7 +89,7 @@ class Search:
             raise UserError(
                 f"the search {search.config.tag} was begun with an earlier version of mlx_autoresearch, whose code "
                 "this one cannot run: resume it with that version, or start a new search from its best settings, which "
-                f"`git show research/{search.config.tag}:research/experiment.yaml` prints"
+                f"`git show research/{search.config.tag}:{EXPERIMENT}` prints"
             )
         return search
 
@@ -94,10 +97,8 @@ class Search:
     def locked(self) -> Iterator[None]:
         """While this process runs the search. Raises UserError when another one does."""
         lock = FileLock(self.home / LOCK)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise UserError(f"another process is running the search in {self.home}") from None
+        if not acquired(lock):
+            raise UserError(f"another process is running the search in {self.home}")
         try:
             yield
         finally:
@@ -114,7 +115,7 @@ class Search:
         else:
             self.workspace.reset()
         for folder in experiments_folder(self.home).glob("[0-9]*"):
-            for scratch in [*folder.glob(".scratch-*"), folder / "code"]:
+            for scratch in [*folder.glob(f"{SCRATCH}-*"), folder / CODE]:
                 shutil.rmtree(scratch, ignore_errors=True)
         number = self.next_number()
         self.workspace.forget(number)

@@ -1,15 +1,15 @@
-"""Runs a candidate's trials within limits, and watches those that run changed code."""
+"""Runs one trial of a candidate within limits, and watches it where it runs changed code."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
+from mlx_autoresearch.ledger.files import CODE
 from mlx_autoresearch.ledger.ledger import Trial
 from mlx_autoresearch.trials.limits import Limits, default_memory_mb
 from mlx_autoresearch.trials.trial import TrialFailed
@@ -22,32 +22,16 @@ from .view import View
 _TIMES, _SLACK_SECONDS = 3, 60  # what a trial may take: so many times the baseline's, and so much more
 
 
-@contextmanager
-def trials_of(search: Search, candidate: Candidate, folder: Path, view: View) -> Iterator[Callable[[int], Trial]]:
-    """A function of a seed that runs one trial of `candidate` into the run folder `folder`/<seed>.
+def measure(search: Search, candidate: Candidate, seed: int, folder: Path, view: View) -> Trial:
+    """One trial of `candidate` with `seed`, in the run folder `folder`/<seed>.
 
-    It raises TrialFailed, of the kind "guard" where changed code has changed anything outside its run folder. Changed
-    code is a snapshot of the commit, taken here and gone afterwards.
+    Raises TrialFailed, of the kind "guard" where changed code has changed anything outside its run folder.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    if candidate.code is not None and candidate.code == installed_code_hash():
-        yield partial(_trial, search, candidate, folder, None, view)
-        return
-    code = folder / "code"
-    shutil.rmtree(code, ignore_errors=True)
-    try:
-        search.workspace.snapshot(candidate.commit, code)
-        yield partial(_trial, search, candidate, folder, code, view)
-    finally:
-        shutil.rmtree(code, ignore_errors=True)
-
-
-def _trial(search: Search, candidate: Candidate, folder: Path, code: Path | None, view: View, seed: int) -> Trial:
-    """code: None where it is the installed code, which is trusted."""
     run = folder / str(seed)
     shutil.rmtree(run, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        with watched(search, folder, code) if code else nullcontext():
+        with _code_of(search, candidate, folder) as code, watched(search, folder, code) if code else nullcontext():
             trial = search.run_trial(
                 candidate.config,
                 seed=seed,
@@ -61,6 +45,21 @@ def _trial(search: Search, candidate: Candidate, folder: Path, code: Path | None
         end = f"; it ended with {trespass.__cause__}" if trespass.__cause__ else ""
         raise TrialFailed("guard", f"{trespass} changed outside the run's own folder{end}") from trespass
     return replace(trial, run=os.path.relpath(trial.run, search.home))
+
+
+@contextmanager
+def _code_of(search: Search, candidate: Candidate, folder: Path) -> Iterator[Path | None]:
+    """A snapshot of the candidate's code in `folder`, gone afterwards; None where it is the installed, trusted code."""
+    if candidate.code is not None and candidate.code == installed_code_hash():
+        yield None
+        return
+    code = folder / CODE
+    shutil.rmtree(code, ignore_errors=True)
+    try:
+        search.workspace.snapshot(candidate.commit, code)
+        yield code
+    finally:
+        shutil.rmtree(code, ignore_errors=True)
 
 
 def _limits(search: Search) -> Limits:

@@ -6,11 +6,10 @@ from collections import Counter
 from pathlib import Path
 from statistics import fmean
 
-from filelock import FileLock, Timeout
-
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.ledger.files import LEDGER, LOCK, SETTINGS
 from mlx_autoresearch.ledger.ledger import Ledger
+from mlx_autoresearch.machine.lock import is_free
 
 from .settings import load_search
 from .view import experiment_line
@@ -39,13 +38,7 @@ def find_search(which: str | None, home: str | None) -> Path:
 
 def is_running(home: Path) -> bool:
     """Whether a process runs the search now."""
-    lock = FileLock(home / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    lock.release()
-    return False
+    return not is_free(home / LOCK)
 
 
 def status_text(home: Path) -> str:

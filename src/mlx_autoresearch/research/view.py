@@ -29,15 +29,15 @@ class View:
     def doing(self, what: str) -> None:
         """What is being done now."""
 
-    def progress(self, news: Mapping[str, Any]) -> None:
-        """News of the current trial, as `run_trial` tells them."""
-        if news.get("event") == "waiting":
-            self.say(news["message"])
-        elif news.get("event") == "step" and self._every is not None:
+    def progress(self, event: Mapping[str, Any]) -> None:
+        """An event of the current trial, as `run_trial` tells it."""
+        if event.get("event") == "waiting":
+            self.say(event["message"])
+        elif event.get("event") == "step" and self._every is not None:
             now = time.monotonic()
             if now - self._shown >= self._every:
                 self._shown = now
-                self.say(step_text(news))
+                self.say(step_text(event))
 
     def decided(self, record: Record, best: Record) -> None:
         """An experiment that the ledger now has."""
@@ -71,15 +71,15 @@ class TerminalView(View):
         self._what = what
         self._show("")
 
-    def progress(self, news: Mapping[str, Any]) -> None:
+    def progress(self, event: Mapping[str, Any]) -> None:
         now = time.monotonic()
-        if news.get("event") == "step":
+        if event.get("event") == "step":
             if now - self._drawn > 0.2:
                 self._drawn = now
-                self._show(step_text(news))
+                self._show(step_text(event))
         else:
-            texts = {"waiting": news.get("message", ""), "start": "compiling", "trained": "scoring"}
-            self._show(texts.get(str(news.get("event")), ""))
+            texts = {"waiting": event.get("message", ""), "start": "compiling", "trained": "scoring"}
+            self._show(texts.get(str(event.get("event")), ""))
 
     def decided(self, record: Record, best: Record) -> None:
         from rich.text import Text
@@ -98,10 +98,10 @@ def make_view() -> View:
     return TerminalView() if sys.stdout.isatty() else View()
 
 
-def step_text(news: Mapping[str, Any]) -> str:
+def step_text(event: Mapping[str, Any]) -> str:
     """A step of the trial that runs; what an untrusted process sent is not taken for numbers."""
     try:
-        return f"step {int(news['step'])}, loss {float(news['loss']):.3f}, {float(news['remaining']):.0f} s left"
+        return f"step {int(event['step'])}, loss {float(event['loss']):.3f}, {float(event['remaining']):.0f} s left"
     except (KeyError, TypeError, ValueError, OverflowError):
         return "training"
 

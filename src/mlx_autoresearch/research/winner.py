@@ -15,6 +15,7 @@ from mlx_autoresearch.ledger.files import LEDGER
 from mlx_autoresearch.ledger.ledger import Ledger, Record
 from mlx_autoresearch.machine.files import write_atomically
 from mlx_autoresearch.machine.git import git
+from mlx_autoresearch.training.files import CONFIG
 
 from .workspace import EXPERIMENT, Workspace, repository_of_search
 
@@ -79,7 +80,7 @@ class Winner:
         text = self.workspace.read(self.record.commit, EXPERIMENT)
         if text is None:
             raise UserError(f"commit {self.record.commit[:10]} has no {EXPERIMENT}: it is of no search")
-        path = self.folder / "config.yaml"
+        path = self.folder / CONFIG
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, text.decode())
         return load_config(path, overrides)

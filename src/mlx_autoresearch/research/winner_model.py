@@ -22,8 +22,9 @@ from mlx_autoresearch.metric.holdout import holdout_documents
 from mlx_autoresearch.training import trainer
 from mlx_autoresearch.training.data import open_data
 from mlx_autoresearch.training.export import export as export_run
+from mlx_autoresearch.training.files import CHECKPOINT, SUMMARY
 from mlx_autoresearch.training.progress import Reporter
-from mlx_autoresearch.training.run import CHECKPOINT, SUMMARY, Run
+from mlx_autoresearch.training.run import Run
 from mlx_autoresearch.training.sample import continue_text
 from mlx_autoresearch.training.scoring import trained_model
 from mlx_autoresearch.trials.limits import Limits

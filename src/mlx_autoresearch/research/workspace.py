@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import io
 import shutil
-import subprocess
 import tarfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import CompletedProcess
 
 from mlx_autoresearch.errors import UserError
-from mlx_autoresearch.machine.git import command, environment, git, run
+from mlx_autoresearch.machine.files import write_atomically
+from mlx_autoresearch.machine.git import attempt, command, complaint, environment, git, output, run
 from mlx_autoresearch.sandbox.processes import MARK
 from mlx_autoresearch.trials.overlay import KERNELS, PACKAGE, RECIPE
 
@@ -109,9 +110,8 @@ class Workspace:
         if self.path.is_symlink() or (self.path / ".git").is_dir():
             self._add_worktree()
         self.unlock()
-        (self._admin / "HEAD").write_text(f"ref: {self.branch}\n", encoding="utf-8")
-        (self.path / ".git").unlink(missing_ok=True)
-        (self.path / ".git").write_text(f"gitdir: {self._admin}\n", encoding="utf-8")
+        write_atomically(self._admin / "HEAD", f"ref: {self.branch}\n")  # git knows no worktree with half a HEAD
+        write_atomically(self.path / ".git", f"gitdir: {self._admin}\n")
         (self._admin / "index").unlink(missing_ok=True)  # or a doctored one would hide what differs
         self._git("read-tree", "--reset", "-u", commit or self.best)
         self._git("checkout-index", "--all", "--force")
@@ -143,20 +143,13 @@ class Workspace:
 
     def read(self, commit: str, path: str) -> bytes | None:
         """A file's content at a commit; None when it is not there."""
-        done = subprocess.run(self._command("cat-file", "blob", f"{commit}:{path}"), capture_output=True, check=False)
+        done = self._attempt("cat-file", "blob", f"{commit}:{path}")
         return done.stdout if done.returncode == 0 else None
 
     def apply(self, patch: str) -> str | None:
         """Apply a patch to the worktree; what is wrong with it, or None."""
-        done = subprocess.run(
-            self._command("apply", "--recount", "--whitespace=nowarn", "-"),
-            input=patch.encode(),
-            capture_output=True,
-            check=False,
-            env=self._environment(),
-            cwd=self.path,
-        )
-        return None if done.returncode == 0 else done.stderr.decode(errors="replace").strip().split("\n")[0]
+        done = self._attempt("apply", "--recount", "--whitespace=nowarn", "-", stdin=patch.encode())
+        return None if done.returncode == 0 else complaint(done)
 
     def has_code(self, commit: str) -> bool:
         """Whether a commit has a recipe where this version has it; commits of earlier versions have not."""
@@ -174,8 +167,7 @@ class Workspace:
                 "this one cannot run; check it out, and use that version there"
             )
         command = self._command("archive", "--format=tar", commit, "--", *there)
-        archive = subprocess.run(command, capture_output=True, check=True, env=self._environment()).stdout
-        with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        with tarfile.open(fileobj=io.BytesIO(output(command, self._environment()))) as tar:
             tar.extractall(folder, filter="data")
 
     def _code_in(self, commit: str) -> list[str]:
@@ -204,13 +196,10 @@ class Workspace:
         git(["worktree", "add", "--quiet", "--force", str(self.path), name], self.repository)
 
     def _resolve(self, ref: str) -> str | None:
-        done = subprocess.run(
-            command(["rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}"], self.repository),
-            capture_output=True,
-            text=True,
-            check=False,
+        done = attempt(
+            command(["rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}"], self.repository), environment()
         )
-        return done.stdout.strip() or None
+        return done.stdout.decode().strip() or None
 
     def _command(self, *arguments: str) -> list[str]:
         return command([f"--git-dir={self._admin}", f"--work-tree={self.path}", *arguments], self.path)
@@ -220,6 +209,9 @@ class Workspace:
 
     def _git(self, *arguments: str) -> str:
         return run(self._command(*arguments), self._environment())
+
+    def _attempt(self, *arguments: str, stdin: bytes = b"") -> CompletedProcess[bytes]:
+        return attempt(self._command(*arguments), self._environment(), stdin)
 
 
 def repository_of(folder: Path) -> Path:

@@ -1,8 +1,9 @@
 """The process above an untrusted command: starts it confined, enforces its limits, and leaves nothing running.
 
 `python -m mlx_autoresearch.sandbox.supervisor CONTROL RESULT`, two file descriptors. CONTROL gives a `Command` as one
-line of JSON and then stays open: its end means that the researcher has died. RESULT takes a line of JSON. Orphans of
-the command come to this process (PR_SET_CHILD_SUBREAPER), so that daemons are found whatever they do.
+line of JSON and then stays open: its end means that the process which started this one has died. RESULT takes a line
+of JSON. Orphans of the command come to this process (PR_SET_CHILD_SUBREAPER), so that daemons are found whatever they
+do.
 """
 
 from __future__ import annotations
@@ -63,7 +64,11 @@ def main(control: int, result: int) -> None:
     """Read the command, run it, write the result."""
     if sys.platform == "linux":
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the researcher decides when to stop
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+        signal.SIGHUP,
+    ):  # the process that started this one decides when to stop
         signal.signal(number, signal.SIG_IGN)
     line = b""
     while not line.endswith(b"\n"):

@@ -17,6 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.machine.files import replacing, write_atomically
 from mlx_autoresearch.machine.paths import cache_dir
 
 from .compilers import Compiler
@@ -138,7 +139,8 @@ def _compile(command: list[str], source: str, target: Path, link: list[str]) -> 
                 subprocess.run(["dsymutil", library], capture_output=True, check=False)
                 if os.path.exists(f"{library}.dSYM"):
                     os.replace(f"{library}.dSYM", f"{target}.dSYM")
-            os.replace(library, target)
+            with replacing(target, durable=False) as new:
+                os.replace(library, new)
         return done.stderr
 
 
@@ -200,6 +202,4 @@ def check_syntax(source: str, name: str, compiler: Compiler) -> list[Diagnostic]
 def _save(said: Path, diagnostics: list[Diagnostic]) -> None:
     """Writes `said`, which appears complete or not at all, whatever other threads and processes write there."""
     said.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=said.parent, delete=False) as file:
-        json.dump([asdict(entry) for entry in diagnostics], file)
-    os.replace(file.name, said)
+    write_atomically(said, json.dumps([asdict(entry) for entry in diagnostics]), durable=False)

@@ -36,7 +36,7 @@ class Point:
 
 def draw(queue: Queue) -> list[Plot]:
     """Write slices.png, parallel.png and importance.png in the sweep's folder, as far as its results allow."""
-    done = [t for t in queue.trials() if t.state is TrialState.COMPLETE]
+    done = [t for t in queue.points() if t.state is TrialState.COMPLETE]
     points = [Point(t.number, t.user_attrs["values"], t.value) for t in done if t.value is not None]
     axes = queue.axes
     if len(points) < 2:

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.machine.lock import is_free
 
 from .spec import TPE_STARTUP, Axis, Choices, Sweep
 
@@ -95,7 +96,7 @@ class Queue:
                 params = {key: encode(self.axes[key], value) for key, value in point.items()}
                 self.study.enqueue_trial(params, user_attrs={"point": point})
 
-    def trials(self) -> list[FrozenTrial]:
+    def points(self) -> list[FrozenTrial]:
         """One Optuna trial for each point: those that were given up and queued again are left out."""
         trials = self.study.get_trials(deepcopy=False)
         repeated = {t.user_attrs.get("repeats") for t in trials}
@@ -106,11 +107,11 @@ class Queue:
         return [t for t in self.study.get_trials(deepcopy=False) if "repeats" not in t.user_attrs]
 
     def count(self, *states: TrialState) -> int:
-        return sum(t.state in states for t in self.trials())
+        return sum(t.state in states for t in self.points())
 
     def next_sampler(self) -> None:
         """Set a sampler whose random numbers differ from those of the points before."""
-        seed = len(self.study.get_trials(deepcopy=False)) + sum(t.state.is_finished() for t in self.trials())
+        seed = len(self.study.get_trials(deepcopy=False)) + sum(t.state.is_finished() for t in self.points())
         self.study.sampler = optuna.samplers.TPESampler(n_startup_trials=TPE_STARTUP, seed=seed)
 
     def suggest(self, trial: optuna.Trial) -> dict[str, Any]:
@@ -119,7 +120,7 @@ class Queue:
 
     def take(self, trial: optuna.Trial) -> None:
         """Claim a point for this process, by a lock that ends with the process, however it ends."""
-        self._held = FileLock(self._locks / f"{trial.number:04d}.lock")
+        self._held = FileLock(self._lock_file(trial.number))
         self._held.acquire()
         trial.set_user_attr("where", self._where)
 
@@ -140,19 +141,14 @@ class Queue:
                     mine = time.time() - trial.datetime_start.timestamp() > _STARTING
                 else:
                     mine = where == self._where
-                if mine and self._is_dead(trial.number):
+                if mine and is_free(self._lock_file(trial.number)):  # its process is dead
                     self.queue_again(trial)
                     self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
                     dead += 1
         return dead
 
-    def _is_dead(self, number: int) -> bool:
-        lock = FileLock(self._locks / f"{number:04d}.lock")
-        try:
-            with lock.acquire(timeout=0):
-                return True
-        except Timeout:
-            return False
+    def _lock_file(self, number: int) -> Path:
+        return self._locks / f"{number:04d}.lock"
 
     def queue_again(self, trial: FrozenTrial) -> None:
         """Queue the same point once more. Call it before giving the trial up, so that a kill in between loses nothing.

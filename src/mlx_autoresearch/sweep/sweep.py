@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from .view import View
 
 
+_TABLE = "table.tsv"
+
+
 @dataclass(frozen=True)
 class Result:
     """A sweep's folder, its best val_bpb and the values that gave it; None where no point succeeded."""
@@ -54,12 +57,13 @@ def write_up(queue: Queue) -> Result:
     from optuna.trial import TrialState
 
     from mlx_autoresearch.ledger.files import LEDGER
+    from mlx_autoresearch.machine.files import write_atomically
     from mlx_autoresearch.report.write import write
 
     from .plots import draw
     from .table import ranked, tsv
 
-    (queue.home / "table.tsv").write_text(tsv(queue), encoding="utf-8")
+    write_atomically(queue.home / _TABLE, tsv(queue), durable=False)
     if (queue.home / LEDGER).is_file():
         write(queue.home, title=f"sweep/{queue.study.study_name}", plots=draw(queue))
     best = next((t for t in ranked(queue) if t.state is TrialState.COMPLETE), None)

@@ -16,7 +16,7 @@ _ROWS = 15
 
 def ranked(queue: Queue) -> list[FrozenTrial]:
     """The finished points, the best first, those without a result last."""
-    finished = [t for t in queue.trials() if t.state.is_finished()]
+    finished = [t for t in queue.points() if t.state.is_finished()]
     return sorted(finished, key=lambda t: (_value(t), t.number))
 
 
@@ -35,7 +35,7 @@ def print_table(queue: Queue) -> None:
 
     keys = list(queue.axes)
     points = ranked(queue)
-    table = Table(title=f"{queue.study.study_name}: {len(points)} of {len(queue.trials())} points, best first")
+    table = Table(title=f"{queue.study.study_name}: {len(points)} of {len(queue.points())} points, best first")
     for heading in ("#", "val_bpb", "±"):
         table.add_column(heading, justify="right")
     for name in short_names(keys).values():
@@ -46,19 +46,19 @@ def print_table(queue: Queue) -> None:
     Console().print(table)
 
 
-def _cells(trial: FrozenTrial, keys: list[str]) -> list[str]:
-    values: dict[str, Any] = trial.user_attrs.get("values", {})
-    runs = [run["val_bpb"] for run in trial.user_attrs.get("runs", [])]
-    complete = trial.state is TrialState.COMPLETE
+def _cells(point: FrozenTrial, keys: list[str]) -> list[str]:
+    values: dict[str, Any] = point.user_attrs.get("values", {})
+    runs = [run["val_bpb"] for run in point.user_attrs.get("runs", [])]
+    complete = point.state is TrialState.COMPLETE
     return [
-        str(trial.number),
-        {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned"}.get(trial.state, "failed"),
-        f"{trial.value:.6f}" if complete else "",
+        str(point.number),
+        {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned"}.get(point.state, "failed"),
+        f"{point.value:.6f}" if complete else "",
         f"{statistics.stdev(runs):.4f}" if complete and len(runs) > 1 else "",
-        f"{trial.duration.total_seconds():.0f}" if trial.duration else "",
+        f"{point.duration.total_seconds():.0f}" if point.duration else "",
         *(short(values[key]) if key in values else "" for key in keys),
     ]
 
 
-def _value(trial: FrozenTrial) -> float:
-    return trial.value if trial.state is TrialState.COMPLETE and trial.value is not None else math.inf
+def _value(point: FrozenTrial) -> float:
+    return point.value if point.state is TrialState.COMPLETE and point.value is not None else math.inf

@@ -15,11 +15,11 @@ from optuna.trial import FrozenTrial, TrialState
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.data.prepared import open_prepared
 from mlx_autoresearch.errors import UserError
-from mlx_autoresearch.ledger.files import LEDGER
+from mlx_autoresearch.ledger.files import LEDGER, point_folder
 from mlx_autoresearch.ledger.ledger import Ledger, Record, Trial
 from mlx_autoresearch.machine.paths import cache_dir
 from mlx_autoresearch.plain_text import duration
-from mlx_autoresearch.training.run import CHECKPOINT
+from mlx_autoresearch.training.files import CHECKPOINT
 from mlx_autoresearch.trials.clock import Event
 from mlx_autoresearch.trials.limits import Limits
 from mlx_autoresearch.trials.trial import TrialFailed, run_trial, status_of
@@ -32,7 +32,7 @@ _REPORT_EVERY = 5  # percent of the budget between two looks at the pruner
 
 
 class Worker:
-    """Works through the queue until nothing waits in it; `say` is told one line a trial, `live` the current one."""
+    """Works through the queue until nothing waits in it; `say` is told one line a point, `live` the current one."""
 
     def __init__(
         self, queue: Queue, say: Callable[[str], None], live: Callable[[str, float], None] = lambda text, share: None
@@ -44,7 +44,7 @@ class Worker:
         """Raises KeyboardInterrupt when stopped, with what was begun back in the queue."""
         dead = self.queue.requeue_dead()
         if dead:
-            self.say(f"{dead} trial{'s' * (dead > 1)} of a process that has died will be run again")
+            self.say(f"{dead} point{'s' * (dead > 1)} of a process that has died will be measured again")
         while self.queue.count(TrialState.WAITING):
             self.queue.next_sampler()
             try:
@@ -54,99 +54,98 @@ class Worker:
             self._write_down()
         self._write_down()
 
-    def _try(self, trial: optuna.Trial) -> float:
-        if "point" not in trial.user_attrs:  # another process was faster, and the queue empty
+    def _try(self, point: optuna.Trial) -> float:
+        if "point" not in point.user_attrs:  # another process was faster, and the queue empty
             raise optuna.TrialPruned
-        self.queue.take(trial)
+        self.queue.take(point)
         try:
-            return self._measure(trial)
+            return self._measure(point)
         except (TrialFailed, UserError) as error:
             kind, detail = (error.kind, error.detail) if isinstance(error, TrialFailed) else ("rejected", str(error))
-            trial.set_user_attr("failure", {"kind": kind, "detail": detail.split("\n")[0][:400]})
+            point.set_user_attr("failure", {"kind": kind, "detail": detail.split("\n")[0][:400]})
             raise
         except optuna.TrialPruned:
             raise
         except BaseException:  # stopped, or the disk is full: not the point's fault
-            self.queue.queue_again(self.queue.study.get_trials(deepcopy=False)[trial.number])
+            self.queue.queue_again(self.queue.study.get_trials(deepcopy=False)[point.number])
             raise
 
-    def _measure(self, trial: optuna.Trial) -> float:
-        point = self.queue.suggest(trial)
-        trial.set_user_attr("values", point)
-        config = config_at(self.queue.sweep, point)
-        folder = self.queue.home / "trials" / f"{trial.number:04d}"
+    def _measure(self, point: optuna.Trial) -> float:
+        values = self.queue.suggest(point)
+        point.set_user_attr("values", values)
+        config = config_at(self.queue.sweep, values)
+        folder = point_folder(self.queue.home, point.number)
         shutil.rmtree(folder, ignore_errors=True)
         done: list[dict[str, Any]] = []
         for index, seed in enumerate(self.queue.sweep.seeds):
-            watch = _Watch(trial, config, self, prune=index == 0 and self.queue.sweep.prune is not None)
-            result = run_trial(
-                config, seed=seed, folder=folder / str(seed), code=None, limits=Limits(), say=watch.follow
-            )
+            watch = _Watch(point, config, self, prune=index == 0 and self.queue.sweep.prune is not None)
+            run = folder / str(seed)
+            result = run_trial(config, seed=seed, folder=run, code=None, limits=Limits(), say=watch.follow)
             if not math.isfinite(result.val_bpb):
                 raise TrialFailed("nan", "val_bpb is not a number")
-            done.append(asdict(replace(result, run=f"trials/{trial.number:04d}/{seed}")))
-            trial.set_user_attr("runs", done)
+            done.append(asdict(replace(result, run=str(run.relative_to(self.queue.home)))))
+            point.set_user_attr("runs", done)
         return sum(r["val_bpb"] for r in done) / len(done)
 
     def _write_down(self) -> None:
         """Bring the ledger up to what the study knows, whoever ran it, and keep the best's checkpoints alone."""
         with self.queue.lock:
             known = {r.number for r in self.ledger.read()}  # other processes append, too
-            trials = [t for t in self.queue.trials() if t.state in _ENDED]
-            trials.sort(key=lambda t: (t.datetime_complete or t.datetime_start, t.number))
+            points = [p for p in self.queue.points() if p.state in _ENDED]
+            points.sort(key=lambda p: (p.datetime_complete or p.datetime_start, p.number))
             best = math.inf
-            for trial in trials:
-                value = trial.value if trial.state is TrialState.COMPLETE else None
+            for point in points:
+                value = point.value if point.state is TrialState.COMPLETE else None
                 won = value is not None and value < best
-                if trial.number not in known:
-                    self.ledger.append(to_record(trial, best, won, self.queue.sweep.method))
-                    self.say(self._line(trial, best, won))
+                if point.number not in known:
+                    self.ledger.append(to_record(point, best, won, self.queue.sweep.method))
+                    self.say(self._line(point, best, won))
                 best = min(best, math.inf if value is None else value)
-            complete = {t.number: t.value for t in trials if t.state is TrialState.COMPLETE and t.value is not None}
+            complete = {p.number: p.value for p in points if p.state is TrialState.COMPLETE and p.value is not None}
             winner = min(complete, key=complete.__getitem__, default=None)
-            for trial in trials:
-                if trial.number != winner:
-                    for checkpoint in (self.queue.home / "trials" / f"{trial.number:04d}").glob(f"*/{CHECKPOINT}"):
+            for point in points:
+                if point.number != winner:
+                    for checkpoint in point_folder(self.queue.home, point.number).glob(f"*/{CHECKPOINT}"):
                         checkpoint.unlink(missing_ok=True)
 
-    def _line(self, trial: FrozenTrial, best: float, won: bool) -> str:
-        done, total = self.queue.count(*_ENDED), len(self.queue.trials())
-        values = describe(trial.user_attrs.get("values", trial.params))
-        if trial.state is TrialState.COMPLETE:
-            result = f"val_bpb {trial.value:.4f}" + (" (best)" if won else f" (best {best:.4f})")
-        elif trial.state is TrialState.PRUNED:
-            result = f"stopped at {max(trial.intermediate_values, default=0)}%, above the median"
+    def _line(self, point: FrozenTrial, best: float, won: bool) -> str:
+        done, total = self.queue.count(*_ENDED), len(self.queue.points())
+        values = describe(point.user_attrs.get("values", point.params))
+        if point.state is TrialState.COMPLETE:
+            result = f"val_bpb {point.value:.4f}" + (" (best)" if won else f" (best {best:.4f})")
+        elif point.state is TrialState.PRUNED:
+            result = f"stopped at {max(point.intermediate_values, default=0)}%, above the median"
         else:
-            failure = trial.user_attrs.get("failure", {})
+            failure = point.user_attrs.get("failure", {})
             result = f"failed: {failure.get('kind', 'it')}: {failure.get('detail', 'was given up')}"
         left = self.seconds_left()
         rest = "" if left is None or done == total else f"; about {duration(left)} left"
         return f"[{done}/{total}] {values}: {result}{rest}"
 
     def seconds_left(self) -> float | None:
-        """An estimate from what the trials took so far, over the processes at work."""
-        trials = self.queue.trials()
+        """An estimate from what the points took so far, over the processes at work."""
+        points = self.queue.points()
         took = [
-            (t.datetime_complete - t.datetime_start).total_seconds()
-            for t in trials
-            if t.state in _ENDED and t.datetime_start and t.datetime_complete and "values" in t.user_attrs
+            (p.datetime_complete - p.datetime_start).total_seconds()
+            for p in points
+            if p.state in _ENDED and p.datetime_start and p.datetime_complete and "values" in p.user_attrs
         ]
-        to_do = sum(not t.state.is_finished() for t in trials)
-        workers = max(1, sum(t.state is TrialState.RUNNING for t in trials))
+        to_do = sum(not p.state.is_finished() for p in points)
+        workers = max(1, sum(p.state is TrialState.RUNNING for p in points))
         return to_do * sum(took) / len(took) / workers if took else None
 
 
 class _Watch:
-    """Follows a trial while it runs, and ends it where the pruner says so.
+    """Follows a trial of a point while it runs, and ends it where the pruner says so.
 
     What is compared is the smoothed training loss in bits per byte, at equal shares of the budget.
     """
 
-    def __init__(self, trial: optuna.Trial, config: Config, worker: Worker, *, prune: bool):
-        self.trial, self.config, self.worker, self.prune = trial, config, worker, prune
+    def __init__(self, point: optuna.Trial, config: Config, worker: Worker, *, prune: bool):
+        self.point, self.config, self.worker, self.prune = point, config, worker, prune
         self._reported = 0
         self._bits = _bits_per_nat(config) if prune else 1.0
-        self._label = describe(trial.user_attrs.get("values", {}))
+        self._label = describe(point.user_attrs.get("values", {}))
 
     def follow(self, event: Event) -> None:
         """For `run_trial`, which ends its processes when this raises. Raises optuna.TrialPruned."""
@@ -159,8 +158,8 @@ class _Watch:
         percent = int(100 * share) // _REPORT_EVERY * _REPORT_EVERY
         if self.prune and percent > self._reported and percent < 100:
             self._reported = percent
-            self.trial.report(float(event["loss"]) * self._bits, percent)
-            if self.trial.should_prune():
+            self.point.report(float(event["loss"]) * self._bits, percent)
+            if self.point.should_prune():
                 raise optuna.TrialPruned
 
     def _share(self, event: Event) -> float:
@@ -177,22 +176,22 @@ def _bits_per_nat(config: Config) -> float:
     return (split.tokens - split.documents) / split.bytes / math.log(2)
 
 
-def to_record(trial: FrozenTrial, best: float, won: bool, method: str) -> Record:
-    """A trial as the ledger has it; `best` is the lowest val_bpb before it."""
-    runs = [Trial(**run) for run in trial.user_attrs.get("runs", [])]
-    values = trial.user_attrs.get("values", trial.params)
-    failure = trial.user_attrs.get("failure", {"kind": "exception", "detail": "given up"})
-    end, start = trial.datetime_complete, trial.datetime_start
-    if trial.state is TrialState.COMPLETE:
+def to_record(point: FrozenTrial, best: float, won: bool, method: str) -> Record:
+    """A point as the ledger has it; `best` is the lowest val_bpb before it."""
+    runs = [Trial(**run) for run in point.user_attrs.get("runs", [])]
+    values = point.user_attrs.get("values", point.params)
+    failure = point.user_attrs.get("failure", {"kind": "exception", "detail": "given up"})
+    end, start = point.datetime_complete, point.datetime_start
+    if point.state is TrialState.COMPLETE:
         status = "keep" if won else "discard"
         reason = "the best so far" if won else f"the best is {best:.4f}"
-    elif trial.state is TrialState.PRUNED:
-        status, reason = "discard", f"stopped at {max(trial.intermediate_values, default=0)}%: loss above the median"
+    elif point.state is TrialState.PRUNED:
+        status, reason = "discard", f"stopped at {max(point.intermediate_values, default=0)}%: loss above the median"
     else:
         status = "rejected" if failure["kind"] == "rejected" else status_of(failure["kind"])
         reason = f"{failure['kind']}: {failure['detail']}"
     return Record(
-        number=trial.number,
+        number=point.number,
         event="experiment",
         time="" if end is None else end.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         commit="",
@@ -205,7 +204,7 @@ def to_record(trial: FrozenTrial, best: float, won: bool, method: str) -> Record
         deletions=0,
         overrides=dict(values),
         trials=runs,
-        val_bpb=trial.value if trial.state is TrialState.COMPLETE else None,
+        val_bpb=point.value if point.state is TrialState.COMPLETE else None,
         status=status,
         reason=reason,
         seconds=(end - start).total_seconds() if end and start else 0.0,

@@ -10,10 +10,13 @@ from typing import Any
 
 import mlx.core as mx
 
-from .data import open_data
-from .run import CHECKPOINT, SUMMARY, Run
+from mlx_autoresearch.data.prepared import TOKENIZER
 
-_WEIGHTS, _TOKENIZER, _CONFIG = "model.safetensors", "tokenizer.json", "config.yaml"
+from .data import open_data
+from .files import CHECKPOINT, CONFIG, SUMMARY
+from .run import Run
+
+_WEIGHTS = "model.safetensors"
 
 
 def export(run: Run, folder: str | Path, **metadata: str) -> None:
@@ -31,5 +34,5 @@ def export(run: Run, folder: str | Path, **metadata: str) -> None:
     metadata = {"format": "mlx", **metadata, "val_bpb": str(summary.get("val_bpb"))}
     mx.save_safetensors(str(folder / _WEIGHTS), weights, metadata)
     config = run.config()
-    shutil.copyfile(open_data(config).path / "tokenizer.json", folder / _TOKENIZER)
-    (folder / _CONFIG).write_text(config.to_yaml(), encoding="utf-8")
+    shutil.copyfile(open_data(config).path / TOKENIZER, folder / TOKENIZER)
+    (folder / CONFIG).write_text(config.to_yaml(), encoding="utf-8")

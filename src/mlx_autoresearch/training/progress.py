@@ -22,7 +22,7 @@ class Reporter:
     def __exit__(self, *_: object) -> None: ...
 
     def say(self, message: str) -> None:
-        """One line of news."""
+        """One line that stays."""
         print(message, file=self.stream, flush=True)
 
     def warn(self, message: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 import platform
 import sys
 import time
@@ -21,15 +20,12 @@ from mlx.utils import tree_flatten
 from mlx_autoresearch.config.load import load_config
 from mlx_autoresearch.config.settings import Config, Section
 from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.machine.device import device_name
+from mlx_autoresearch.machine.files import replacing
 from mlx_autoresearch.machine.versions import git_commit, package_versions, python_version
 
-CONFIG, INFO, METRICS, CHECKPOINT, SUMMARY = (
-    "config.yaml",
-    "run.json",
-    "metrics.jsonl",
-    "checkpoint.safetensors",
-    "summary.json",
-)
+from .files import CHECKPOINT, CONFIG, INFO, METRICS, SUMMARY
+
 _REMEDY = "free some space, make it writable or choose another folder"
 
 
@@ -53,7 +49,10 @@ class Run:
 
     @classmethod
     def create(cls, config: Config, root: Path, name: str, info: dict[str, Any]) -> Run:
-        """A new folder under `root`, named by time and `name`, with the configuration and `info` in it."""
+        """A new folder under `root`, named by time and `name`, with the configuration and `info` in it.
+
+        info: the entry "data" of run.json; device, versions and command are added.
+        """
         stamp = time.strftime("%Y%m%d-%H%M%S")
         attempt = 0
         while True:
@@ -71,7 +70,7 @@ class Run:
         with _user_errors(path.parent, but=FileExistsError):
             path.mkdir()
         run.save_config(config)
-        run._write(INFO, json.dumps(info | _versions(), indent=2) + "\n")
+        run._write(INFO, json.dumps(info | _made_by(), indent=2) + "\n")
         return run
 
     @classmethod
@@ -173,20 +172,13 @@ class Run:
 
     @contextmanager
     def _replacing(self, name: str) -> Iterator[Path]:
-        """A path to write to, which takes the place of `name` once it is written, whole and on the disk."""
-        temporary = self.path / f".{name}"
-        with _user_errors(self.path):
-            try:
-                yield temporary
-                with temporary.open("rb") as file:
-                    os.fsync(file.fileno())
-                temporary.replace(self.path / name)
-            finally:
-                temporary.unlink(missing_ok=True)
+        with _user_errors(self.path), replacing(self.path / name) as new:
+            yield new
 
 
-def _versions() -> dict[str, Any]:
+def _made_by() -> dict[str, Any]:
     return {
+        "device": device_name(),
         "command": sys.argv,
         "python": python_version(),
         "platform": platform.platform(),

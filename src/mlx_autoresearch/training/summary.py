@@ -34,14 +34,15 @@ def summarise(training: Training, clock: Clock, peaks: Peaks, bpb: Bpb | None, r
 
     Call it right after scoring: it reads MLX's peak of memory as that of the evaluation.
     """
-    train = training.config.train
+    train, eval_peak_memory = training.config.train, mx.get_peak_memory()
     speed, flops = clock.tokens_per_second(), training.model.flops_per_token()
+    peaks = peaks.checked(flops, speed)
     summary = {
         "val_bpb": None,
         "training_seconds": clock.training_seconds,
         "total_seconds": clock.total_seconds(),
         "peak_memory_mb": training.peak_memory / 2**20,
-        "eval_peak_memory_mb": mx.get_peak_memory() / 2**20,
+        "eval_peak_memory_mb": eval_peak_memory / 2**20,
         "mfu_percent": mfu_percent(flops, speed, peaks.measured),
         "published_mfu_percent": None if peaks.published is None else mfu_percent(flops, speed, peaks.published),
         "tokens_per_second": speed,

@@ -15,7 +15,6 @@ from mlx_autoresearch.config.load import settings_of
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.data.prepared import PreparedData
 from mlx_autoresearch.errors import UserError
-from mlx_autoresearch.machine import device
 from mlx_autoresearch.machine.lock import device_lock
 from mlx_autoresearch.metric.bits import Bpb
 from mlx_autoresearch.recipe.settings import recipe_settings
@@ -52,21 +51,8 @@ def train(
     with device_lock(reporter.say) as waited:
         clock.started += waited
         training = setup(config, data)
-        run = Run.create(config, Path(runs), name, _info(data))
-        return _complete(training, clock, run, data, reporter)
-
-
-def train_in(folder: Path, config: Config, *, score: bool, reporter: Reporter) -> dict[str, Any]:
-    """`train`, into a run folder of exactly this name, which must not exist.
-
-    Without `score` the checkpoint is left to somebody else to evaluate: the metric's entries in the summary are None.
-    """
-    clock = Clock(config.train, time.perf_counter())
-    recipe_settings(config)
-    data = open_data(config)
-    training = setup(config, data)
-    run = Run.create_at(folder, config, _info(data))
-    return _complete(training, clock, run, data, reporter, score=score)
+        run = Run.create(config, Path(runs), name, {"data": data_info(data)})
+        return complete(training, clock, run, data, reporter)
 
 
 def resume(path: str | Path, config: Config | None = None, *, reporter: Reporter | None = None) -> dict[str, Any]:
@@ -88,7 +74,7 @@ def resume(path: str | Path, config: Config | None = None, *, reporter: Reporter
         training = setup(config, data)
         checkpoint.restore(run, training, clock)
         run.save_config(config)  # with its new length, so that the next one to resume it need not say it again
-        return _complete(training, clock, run, data, reporter)
+        return complete(training, clock, run, data, reporter)
 
 
 def evaluate_run(path: str | Path) -> Bpb:
@@ -100,59 +86,58 @@ def evaluate_run(path: str | Path) -> Bpb:
     return score_model(trained_model(run), config, data)
 
 
-def _complete(
+def complete(
     training: Training, clock: Clock, run: Run, data: PreparedData, reporter: Reporter, *, score: bool = True
 ) -> dict[str, Any]:
-    """Train to the end of the budget, score unless told not to, and write the summary."""
+    """Train to the end of the budget, score unless told not to, and write the summary, which is returned.
+
+    Without `score` the checkpoint is left to somebody else to evaluate: the metric's entries in the summary are None.
+    """
     with reporter:
         reporter.start(describe(training, run.path))
         peaks = Peaks.here(compute_dtype(training.config))
-        _train(training, clock, run, reporter, peaks)
+        with stop_requested() as stop, closing(loop(training, clock, peaks.measured)) as records:
+            every, saved_at = training.config.train.checkpoint_every, clock.training_seconds
+            watch = LossWatch(training.config.data.vocab_size, run.path)
+            for record in records:
+                try:
+                    _note(record, run, watch, clock, reporter)
+                except OSError:  # nobody reads our output any more, as in `train | head`
+                    checkpoint.save(run, training, clock)
+                    raise _stopped(f"the output cannot be written: stopped after step {clock.step}", run) from None
+                if stop():
+                    break
+                if every and clock.training_seconds - saved_at >= every:
+                    saved_at = clock.training_seconds
+                    checkpoint.save(run, training, clock)
+            checkpoint.save(run, training, clock)
+            if stop():
+                raise _stopped(f"stopped after step {clock.step}", run)
         reporter.trained()
         mx.clear_cache()
         mx.reset_peak_memory()
-        bpb = None
-        if score:
-            reporter.say("evaluating")
-            try:
-                bpb = score_model(training.model, training.config, data)
-            except KeyboardInterrupt:
-                raise _stopped("stopped while evaluating", run) from None
-        peaks = peaks.checked(training.model.flops_per_token(), clock.tokens_per_second())
+        bpb = _score(training, run, data, reporter) if score else None
         summary = summarise(training, clock, peaks, bpb, run.path)
         run.save_summary(summary)
         reporter.finish(summary)
     return summary
 
 
-def _train(training: Training, clock: Clock, run: Run, reporter: Reporter, peaks: Peaks) -> None:
-    """Run the loop; every record goes to the log, to the watch over the loss and to the display, in this order."""
-    every, saved_at = training.config.train.checkpoint_every, clock.training_seconds
-    watch = LossWatch(training.config.data.vocab_size, run.path)
-    with stop_requested() as stop, closing(loop(training, clock, peaks.measured)) as records:
-        for record in records:
-            run.log(record)
-            warning = watch.see(record["step"], record["loss"])
-            try:
-                reporter.step(record, clock.remaining())
-                if warning:
-                    reporter.warn(warning)
-            except OSError:  # nobody reads our output any more, as in `train | head`
-                checkpoint.save(run, training, clock)
-                raise _stopped(f"the output cannot be written: stopped after step {clock.step}", run) from None
-            if stop():
-                break
-            if every and clock.training_seconds - saved_at >= every:
-                saved_at = clock.training_seconds
-                checkpoint.save(run, training, clock)
-        checkpoint.save(run, training, clock)
-        if stop():
-            raise _stopped(f"stopped after step {clock.step}", run)
+def _note(record: dict[str, Any], run: Run, watch: LossWatch, clock: Clock, reporter: Reporter) -> None:
+    """A step goes to the log, to the watch over the loss and to the display, in this order."""
+    run.log(record)
+    warning = watch.see(record["step"], record["loss"])
+    reporter.step(record, clock.remaining())
+    if warning:
+        reporter.warn(warning)
 
 
-def _info(data: PreparedData) -> dict[str, Any]:
-    """What a run's folder says about where it ran."""
-    return {"data": data_info(data), "device": device.device_name()}
+def _score(training: Training, run: Run, data: PreparedData, reporter: Reporter) -> Bpb:
+    reporter.say("evaluating")
+    try:
+        return score_model(training.model, training.config, data)
+    except KeyboardInterrupt:
+        raise _stopped("stopped while evaluating", run) from None
 
 
 def _stopped(what: str, run: Run) -> KeyboardInterrupt:

@@ -1,9 +1,9 @@
 """The untrusted side of a trial: trains in one process, turns token ids into logits in another.
 
-    python -m mlx_autoresearch.trials.child train FOLDER CONFIG CODE SCORE MARKS
+    python -m mlx_autoresearch.trials.child train FOLDER CONFIG CODE SCORE EVENTS
     python -m mlx_autoresearch.trials.child logits RUN CODE REQUESTS REPLIES
 
-CODE is a snapshot of the editable files, or "" for the installed ones; MARKS, REQUESTS and REPLIES are descriptors.
+CODE is a snapshot of the editable files, or "" for the installed ones; EVENTS, REQUESTS and REPLIES are descriptors.
 """
 
 from __future__ import annotations
@@ -12,60 +12,73 @@ import json
 import mmap
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from mlx_autoresearch.training.progress import Reporter
 
-TROUBLE = 3  # exit code of a failure that is classified: the last mark says how
+from . import overlay
+
+TROUBLE = 3  # exit code of a failure that is classified: the last event says how
 
 
-class _Marks(Reporter):
-    """Tells the parent, which keeps its own clock, how far the run is."""
+class _Events(Reporter):
+    """Tells the parent, which keeps its own clock, how far the run is; trials/clock.py lists the events."""
 
     def __init__(self, descriptor: int):
         super().__init__(sys.stdout)
         self._descriptor = descriptor
 
-    def mark(self, **values: Any) -> None:
+    def send(self, **values: Any) -> None:
         os.write(self._descriptor, json.dumps(values).encode() + b"\n")
 
     def start(self, description: dict[str, Any]) -> None:
-        self.mark(event="start")
+        self.send(event="start")
 
     def step(self, record: dict[str, Any], remaining: float) -> None:
-        self.mark(event="step", step=record["step"], loss=record["smooth_loss"], remaining=remaining)
+        self.send(event="step", step=record["step"], loss=record["smooth_loss"], remaining=remaining)
 
     def trained(self) -> None:
-        self.mark(event="trained")
+        self.send(event="trained")
 
     def finish(self, summary: dict[str, Any]) -> None:
-        self.mark(event="finish")
+        self.send(event="finish")
 
 
-def train(folder: str, config: str, code: str, score: str, marks: str) -> int:
-    """Train CONFIG (JSON) into FOLDER. Exit code 0, or TROUBLE after a last mark."""
+def train(folder: str, config: str, code: str, score: str, events: str) -> int:
+    """Train CONFIG (JSON) into the new run folder FOLDER. Exit code 0, or TROUBLE after a last event."""
     from mlx_autoresearch.errors import LossExploded, MetricRefused, OutOfMemory, UserError, from_mlx
 
-    reporter = _Marks(int(marks))
+    started = time.perf_counter()
+    reporter = _Events(int(events))
     try:
-        _with_code(code)
+        if code:
+            overlay.install(Path(code))
         from mlx_autoresearch.config.load import validate_config
-        from mlx_autoresearch.training.trainer import train_in
+        from mlx_autoresearch.training import trainer
+        from mlx_autoresearch.training.clock import Clock
+        from mlx_autoresearch.training.data import data_info, open_data
+        from mlx_autoresearch.training.run import Run
+        from mlx_autoresearch.training.setup import setup
 
-        train_in(Path(folder), validate_config(json.loads(config), "the trial"), score=score == "1", reporter=reporter)
+        settings = validate_config(json.loads(config), "the trial")
+        data = open_data(settings)
+        training = setup(settings, data)
+        run = Run.create_at(Path(folder), settings, {"data": data_info(data)})
+        trainer.complete(training, Clock(settings.train, started), run, data, reporter, score=score == "1")
     except LossExploded as error:
-        reporter.mark(event="trouble", kind="nan", detail=str(error))
+        reporter.send(event="trouble", kind="nan", detail=str(error))
     except MetricRefused as error:
-        reporter.mark(event="trouble", kind="metric", detail=str(error))
+        reporter.send(event="trouble", kind="metric", detail=str(error))
     except OutOfMemory as error:
-        reporter.mark(event="trouble", kind="out of memory", detail=str(error))
+        reporter.send(event="trouble", kind="out of memory", detail=str(error))
     except UserError as error:
-        reporter.mark(event="trouble", kind="setup", detail=str(error))
+        reporter.send(event="trouble", kind="setup", detail=str(error))
     except (MemoryError, RuntimeError) as error:
         if not isinstance(from_mlx(error), OutOfMemory):
             raise
-        reporter.mark(event="trouble", kind="out of memory", detail=str(error))
+        reporter.send(event="trouble", kind="out of memory", detail=str(error))
     else:
         return 0
     return TROUBLE
@@ -77,7 +90,8 @@ def logits(run: str, code: str, requests: str, replies: str) -> int:
     A request is one line of JSON, [ids file, B, T, V, positions at a time, logits file]: (B, T) int32 in, (B, T, V)
     float32 out, through files mapped into memory. The reply is the line "done".
     """
-    _with_code(code)
+    if code:
+        overlay.install(Path(code))
     import mlx.core as mx
     import numpy as np
 
@@ -102,13 +116,6 @@ def logits(run: str, code: str, requests: str, replies: str) -> int:
                 del out
             print("done", file=answers, flush=True)
     return 0
-
-
-def _with_code(code: str) -> None:
-    if code:
-        from .overlay import install
-
-        install(Path(code))
 
 
 if __name__ == "__main__":

@@ -14,12 +14,14 @@ from typing import Any
 
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.errors import MetricRefused
+from mlx_autoresearch.ledger.files import SCRATCH
 from mlx_autoresearch.ledger.ledger import Status, Trial
 from mlx_autoresearch.machine.lock import device_lock
 from mlx_autoresearch.plain_text import one_line, printable
 from mlx_autoresearch.sandbox.command import Outcome, Running
 from mlx_autoresearch.sandbox.environment import temporary_folder
-from mlx_autoresearch.training.run import CHECKPOINT, SUMMARY, Run
+from mlx_autoresearch.training.files import CHECKPOINT, SUMMARY
+from mlx_autoresearch.training.run import Run
 
 from .clock import Clock, Event
 from .environment import trial_environment
@@ -78,7 +80,7 @@ def run_trial(
     folder = folder.absolute()
     with (
         device_lock(lambda line: say({"event": "waiting", "message": line})),
-        temporary_folder(folder.parent, ".scratch") as scratch,
+        temporary_folder(folder.parent, SCRATCH) as scratch,
     ):
         started = time.monotonic()
         run = folder if code is None else scratch / "run"
@@ -87,20 +89,11 @@ def run_trial(
         _check_outcome(outcome, clock, limits, limits.wall_seconds(config, score=code is None), confined=bool(code))
         if not (run / CHECKPOINT).is_file():
             raise TrialFailed("no checkpoint", "the training ended without a checkpoint")
-        if code is not None:
-            check_folder(run)
-            run.rename(folder)
-            Run(folder).save_config(config)  # ours, whatever the training wrote there
-        summary = read_summary(folder)
-        if code is not None:
-            if excess := clock.beyond_budget(config):
-                raise TrialFailed("budget", excess)
-            try:
-                summary |= score_confined(folder, code, config, limits, scratch=scratch, mark=mark)
-            except MetricRefused as error:
-                raise TrialFailed("metric", str(error)) from None
-            summary |= {"num_steps": clock.steps, "training_seconds": clock.training_seconds}
-            Run(folder).save_summary(summary)
+        if code is None:
+            summary = read_summary(folder)
+        else:
+            _take_over(run, folder, config)
+            summary = _score(folder, code, config, clock, limits, scratch=scratch, mark=mark)
     return Trial(
         seed=seed,
         val_bpb=summary["val_bpb"],
@@ -143,6 +136,29 @@ def _train(
     for event in clock.new_events():
         say(event)
     return clock, outcome
+
+
+def _take_over(run: Path, folder: Path, config: Config) -> None:
+    """Put the run folder that an untrusted training wrote in its place, with our configuration in it."""
+    check_folder(run)
+    run.rename(folder)
+    Run(folder).save_config(config)
+
+
+def _score(
+    folder: Path, code: Path, config: Config, clock: Clock, limits: Limits, *, scratch: Path, mark: str
+) -> dict[str, Any]:
+    """The summary of a run whose training is not trusted, by our metric and our clock; written to its folder."""
+    summary = read_summary(folder)
+    if excess := clock.beyond_budget(config):
+        raise TrialFailed("budget", excess)
+    try:
+        summary |= score_confined(folder, code, config, limits, scratch=scratch, mark=mark)
+    except MetricRefused as error:
+        raise TrialFailed("metric", str(error)) from None
+    summary |= {"num_steps": clock.steps, "training_seconds": clock.training_seconds}
+    Run(folder).save_summary(summary)
+    return summary
 
 
 def _check_outcome(outcome: Outcome, clock: Clock, limits: Limits, seconds: float, *, confined: bool) -> None:

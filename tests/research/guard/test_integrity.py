@@ -159,7 +159,7 @@ ENDS = {
     "a result": lambda: None,
     "a timeout": raises(TrialFailed("timeout", "not finished after 5 s; killed")),
     "a kill": raises(TrialFailed("out of memory", "killed by the system")),
-    "an error in the researcher": raises(OSError(5, "Input/output error")),
+    "an error of ours": raises(OSError(5, "Input/output error")),
 }
 
 

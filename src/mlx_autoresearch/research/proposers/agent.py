@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlx_autoresearch.ledger.files import BRIEF, SCRATCH, TRANSCRIPT
 from mlx_autoresearch.ledger.ledger import Record
 from mlx_autoresearch.plain_text import one_line
 from mlx_autoresearch.sandbox.command import Outcome, run_command
@@ -80,15 +81,15 @@ class AgentProposer:
         Raises ProposalFailed: "timeout"; "exception" for a program that is missing or exits non-zero; "guard" for one
         that leaves processes running or prints without end.
         """
-        brief = context.folder / "brief.md"
+        brief = context.folder / BRIEF
         brief.write_text(write_brief(context, self._most_seeds, self._minutes), encoding="utf-8")
         program = shutil.which(self._command[0])
         if program is None:
             raise ProposalFailed("exception", f"{self._command[0]} is not installed, or not in PATH")
-        with temporary_folder(context.folder, ".scratch") as temporary:
+        with temporary_folder(context.folder, SCRATCH) as temporary:
             outcome = run_command(
                 [os.path.abspath(program), *self._command[1:]],  # it is started in another folder
-                transcript=context.folder / "transcript.txt",
+                transcript=context.folder / TRANSCRIPT,
                 cwd=context.worktree,
                 env=clean_environment(Path.home(), temporary, **self._passed_on()),
                 seconds=60 * self._minutes,

@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mlx_autoresearch.config.settings import Config
+from mlx_autoresearch.ledger.files import OUTPUT, experiment_folder
 from mlx_autoresearch.ledger.ledger import Record
 from mlx_autoresearch.plain_text import as_data, one_line
 
 from ..guard.rules import EDITABLE, FROZEN
+from ..workspace import EXPERIMENT
 from .base import Context
 
 _SHOWN = 60  # the latest experiments; kept ones are shown however old they are
@@ -42,10 +44,10 @@ The current best has val_bpb {_bpb(measured[-1] if measured else best)} (experim
 ## Rules
 - You may change these files only:
 {_bullets(EDITABLE)}
-- In research/experiment.yaml these keys must stay as they are:
+- In {EXPERIMENT} these keys must stay as they are:
 {_bullets(FROZEN)}
 - To add a setting, declare it in src/mlx_autoresearch/recipe/settings.py and set it in the section `recipe:` of
-  research/experiment.yaml.
+  {EXPERIMENT}.
 - Do not touch git, other files, or anything outside this folder. Do not train; leave no process running.
 - Code may import mlx, numpy and what the files already import. Logits must not depend on later tokens.
 - {rule} Simpler is better: an equal result with less code is kept, a tiny gain for much code is not worth it.
@@ -59,7 +61,7 @@ Edit the files. Then print, as your very last lines, what you expect and why, an
     KIND: one of learning rate, schedule, batch, depth, width, attention, mlp, embedding, head, optimizer, kernel, other
 
 ## The best's configuration
-research/experiment.yaml: {_summary(context.config)}
+{EXPERIMENT}: {_summary(context.config)}
 
 {as_data(context.config.to_yaml(), "`mlx-autoresearch config`", 200)}
 
@@ -98,7 +100,7 @@ def _last_crash(context: Context) -> str:
     last = context.history[-1] if context.history else None
     if last is None or last.status not in ("crash", "timeout"):
         return ""
-    output = context.folder.parent / f"{last.number:04d}" / "output.txt"
+    output = experiment_folder(context.folder.parents[1], last.number) / OUTPUT
     return "\n" + as_data(_read(output), f"experiment {last.number}", 30) + "\n" if output.is_file() else ""
 
 
@@ -108,7 +110,7 @@ def _read(path: Path) -> str:
 
 def _changed(record: Record) -> str:
     keys = [f"{key}={json.dumps(value)}" for key, value in record.overrides.items()]
-    code = [f"{path} " for path in record.files if not path.endswith("experiment.yaml")]
+    code = [f"{path} " for path in record.files if path != EXPERIMENT]
     lines = f"(+{record.insertions} -{record.deletions})" if code else ""
     return one_line(", ".join(keys) + (", " if keys and code else "") + "".join(code) + lines, 150)
 
