@@ -265,3 +265,18 @@ def test_any_garbled_file_gives_a_configuration_or_one_line(tmp_path: Path):
             refused += 1
             assert len(str(error).splitlines()) == 1, garbled
     assert 100 < refused < 400
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("recipe.x=0x" + "f" * 5000, "too many digits"),
+        ("train.seed=0x" + "f" * 5000, "too many digits"),
+        ('recipe.x="\\ud800"', "neither text nor a number"),
+        ('kernels="\\ud800"', "neither text nor a number"),
+        ("recipe.x=" + "[" * 300 + "]" * 300, "nested too deeply"),
+    ],
+)
+def test_a_value_that_json_cannot_hold_is_named_for_what_it_is(override: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        load_config(None, [override])

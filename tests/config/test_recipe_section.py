@@ -109,7 +109,7 @@ class Evil:
 def test_other_types_are_refused_and_text_is_never_evaluated(kind: Any) -> None:
     """The recipe may be an untrusted experiment's; the scan of its code does not read text."""
     declared = make_dataclass("Bad", [("x", kind, None)], frozen=True)
-    with pytest.raises(TypeError, match="the recipe's setting x has the type"):
+    with pytest.raises(UserError, match="the recipe's setting x has the type"):
         read_settings(declared, {"x": [1, 2]})
 
 

@@ -51,15 +51,15 @@ def test_trusted_code_imports_the_interface_and_the_settings_only() -> None:
 def test_the_interface_builds_what_a_step_needs() -> None:
     config = validate_config(SMALL, "the test")
     mx.random.seed(0)
-    model = interface.make_model(config, mx.float32)
+    model = interface.make_model(config.for_recipe(), mx.float32)
     assert model.settings == Settings()
-    optimizer = interface.make_optimizer(model, config)
-    step = interface.make_step(model, optimizer, config)
+    optimizer = interface.make_optimizer(model, config.for_recipe())
+    step = interface.make_step(model, optimizer, config.for_recipe())
     pair = mx.zeros((2, 8), mx.int32), mx.ones((2, 8), mx.int32)
-    rates = [interface.set_schedule(optimizer, config, progress=p, step=1) for p in (0.0, 0.5, 1.0)]
+    rates = [interface.set_schedule(optimizer, config.for_recipe(), progress=p, step=1) for p in (0.0, 0.5, 1.0)]
     assert rates == [1.0, 1.0, 0.0]
     before = model.lm_head.weight
-    interface.trace_step(model, optimizer, config)
+    interface.trace_step(model, optimizer, config.for_recipe())
     step(iter([pair]))
     assert mx.array_equal(model.lm_head.weight, before).item()
     assert optimizer.state["scalars"]["step"].item() == 1
@@ -75,8 +75,8 @@ def declared(monkeypatch: pytest.MonkeyPatch) -> type:
 
 def test_a_declared_setting_reaches_the_model(declared: type) -> None:
     config = validate_config(SMALL | {"recipe": {"z_loss": 1}}, "the test")
-    assert recipe_settings(config) == declared(z_loss=1.0)
-    assert interface.make_model(config, mx.float32).settings == declared(z_loss=1.0)
+    assert recipe_settings(config.recipe) == declared(z_loss=1.0)
+    assert interface.make_model(config.for_recipe(), mx.float32).settings == declared(z_loss=1.0)
 
 
 BAD = "unknown key recipe.z_loss; this recipe declares no settings (they stand in recipe/settings.py)"

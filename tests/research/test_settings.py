@@ -157,3 +157,13 @@ def test_every_value_of_the_overnight_space_is_one_a_configuration_takes():
     for key, dimension in search.space.items():
         for value in dimension.values:
             check_key(key, value)
+
+
+@pytest.mark.parametrize("start", ["{trian: {}}", "{train: {max_steps: {}}}", "{kernels: {}}"])
+def test_an_empty_mapping_in_start_is_checked_as_any_value(tmp_path: Path, start: str) -> None:
+    steps = "[{hypothesis: smaller, overrides: {optimizer.matrix_lr: 0.01}}]"
+    (tmp_path / "c.yaml").write_text("{}")
+    start = start.replace("{", "{config: c.yaml, ", 1)
+    (tmp_path / "s.yaml").write_text(f"tag: night\nstart: {start}\nproposer: {{kind: script, steps: {steps}}}\n")
+    with pytest.raises(UserError, match=r"s\.yaml: start: "):
+        load_search(tmp_path / "s.yaml")

@@ -106,7 +106,7 @@ def test_losses_are_compared_in_bits_per_byte(file: Sweeper, base: Path, monkeyp
     monkeypatch.setattr(worker, "run_trial", halfway)
     path = file(space={"optimizer.matrix_lr": [0.04]}, prune={"trials": 1})
     home = run_sweep(path).home
-    (trial,) = open_sweep(path, home=home).trials()
+    (trial,) = open_sweep(path, home=home).points()
     config = load_config(base)
     train = open_data(config).split("train")
     tokens = np.asarray(train.tokens)

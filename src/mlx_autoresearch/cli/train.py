@@ -87,7 +87,7 @@ def config(settings: Settings = None) -> None:
     resolved = _config(settings)
     from mlx_autoresearch.recipe.settings import recipe_settings
 
-    recipe_settings(resolved)
+    recipe_settings(resolved.recipe)
     typer.echo(resolved.to_yaml(), nl=False)
 
 

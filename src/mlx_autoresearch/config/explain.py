@@ -23,6 +23,8 @@ def explain(error: ValidationError, model: _Section) -> tuple[list[str], str]:
     """
     details = error.errors(include_url=False)
     first = next((d for d in details if d["type"] == "extra_forbidden"), details[0])
+    if first["type"] == "json_invalid":  # a lone surrogate, or lists inside lists without end
+        return [], "a value is neither text nor a number that JSON can hold, or nested too deeply"
     path, section = _follow(first["loc"], model)
     field, message = ".".join(path), str(first["msg"]).removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":

@@ -34,10 +34,10 @@ def nest(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted keys. A data source stays whole, since its keys depend on its kind."""
+    """Nested mappings as dotted keys; an empty one is a value. A data source stays whole: its kind decides its keys."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        if isinstance(value, dict) and prefix + key != "data.source":
+        if isinstance(value, dict) and value and prefix + key != "data.source":
             flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value
@@ -62,8 +62,9 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """The names whose values differ, sorted; a name that one side lacks counts as None there."""
-    return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    """The names, sorted, whose values differ, or that one side lacks: None is a value."""
+    missing = object()
+    return sorted(n for n in before.keys() | after.keys() if before.get(n, missing) != after.get(n, missing))
 
 
 def parse_setting(text: str, form: str) -> tuple[str, Any]:

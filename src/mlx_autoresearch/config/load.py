@@ -59,7 +59,8 @@ def validate_config(values: Mapping[str, Any], origin: str) -> Config:
 
 def settings_of(config: Config) -> dict[str, Any]:
     """Every setting of a configuration by its dotted key, as JSON has it."""
-    return flatten(config.model_dump(mode="json"))
+    flat = flatten(config.model_dump(mode="json"))
+    return {key: value for key, value in flat.items() if (key, value) != ("recipe", {})}  # no setting, not an empty one
 
 
 def with_settings(config: Config, settings: Mapping[str, Any], origin: str) -> Config:
@@ -99,8 +100,9 @@ def _validate(values: Mapping[str, Any], origin: Callable[[list[str]], str]) -> 
     except ValidationError as error:
         field, problem = explain(error, Config)
         raise UserError(f"{where}: {problem}" if (where := origin(field)) else problem) from None
-    except ValueError:  # json's: circular reference
-        raise UserError(f"{origin([]) or 'a setting'}: a value must not contain itself") from None
+    except (ValueError, RecursionError) as error:  # json's: a circular reference, or an integer of too many digits
+        what = "has too many digits" if "digits" in str(error) else "must not contain itself"
+        raise UserError(f"{origin([]) or 'a setting'}: a value {what}") from None
 
 
 def _read(path: Path) -> dict[str, Any]:

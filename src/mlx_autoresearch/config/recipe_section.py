@@ -22,7 +22,7 @@ def read_settings(declared: type[T], values: Mapping[str, Any]) -> T:
 
     A field's type is bool, int, float, str, None, a Literal, list[...], tuple[...] or a union of these; every field has
     a default. `__post_init__` may check ranges and raise ValueError. Raises UserError, naming recipe.<key>, for an
-    unknown key, a value of another type, or a failed check; TypeError for a declaration that is none of the above.
+    unknown key, a value of another type, a failed check, or a declaration that is none of the above.
     """
     settings = {field.name: field for field in fields(declared)}  # type: ignore[arg-type]
     given = {}
@@ -32,8 +32,8 @@ def read_settings(declared: type[T], values: Mapping[str, Any]) -> T:
         given[key] = _value(settings[key], value)
     try:
         return declared(**given)
-    except ValueError as error:
-        message = str(error)
+    except (ValueError, TypeError, ArithmeticError, AttributeError, LookupError) as error:
+        message = str(error) or f"{type(error).__name__} in __post_init__ of {declared.__name__}"
         own = message.split(" ")[0] in settings
         raise UserError(f"recipe.{message}" if own else f"recipe: {message}") from None
 
@@ -93,7 +93,7 @@ def _describe(kind: Any, name: str) -> str:
     try:
         return _WORDS[NoneType if kind is None else kind]
     except (KeyError, TypeError):
-        raise TypeError(
+        raise UserError(
             f"the recipe's setting {name} has the type {kind!r}: expected bool, int, float, str, None, Literal, list "
             "or tuple, written without quotes and without `from __future__ import annotations`"
         ) from None

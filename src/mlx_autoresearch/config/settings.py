@@ -8,7 +8,7 @@ section `recipe` is checked elsewhere: the recipe declares its settings, and `re
 from __future__ import annotations
 
 import math
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -177,6 +177,21 @@ class EvaluateConfig(Section):
         return self
 
 
+@dataclass(frozen=True)
+class RecipeConfig:
+    """What the recipe is told of a configuration: all but the data.
+
+    A data source can read files, and the validation text among them; a recipe may be an experiment's.
+    """
+
+    gpt: GPTConfig
+    optimizer: OptimizerConfig
+    train: TrainConfig
+    kernels: Literal["auto", "mlx", "custom"]
+    recipe: dict[str, Any]
+    accumulation_steps: int
+
+
 class Config(Section):
     """Everything that one training run is made from."""
 
@@ -211,6 +226,17 @@ class Config(Section):
     def gpt_config(self) -> GPTConfig:
         """The model's resolved shape."""
         return self.model.gpt_config(self.data.vocab_size)
+
+    def for_recipe(self) -> RecipeConfig:
+        """What the recipe is told."""
+        return RecipeConfig(
+            gpt=self.gpt_config(),
+            optimizer=self.optimizer,
+            train=self.train,
+            kernels=self.kernels,
+            recipe=dict(self.recipe),
+            accumulation_steps=self.accumulation_steps,
+        )
 
     def to_yaml(self) -> str:
         """The resolved configuration as YAML that `load_config` reads back to an equal one.

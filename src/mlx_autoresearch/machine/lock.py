@@ -73,7 +73,11 @@ def is_free(path: Path) -> bool:
 
 def _this_process() -> str:
     """This process's id and command, without URLs: that of a storage may hold a password."""
-    words = [Path(sys.argv[0]).name, *(word for word in sys.argv[1:] if "://" not in word)]
+    program = Path(sys.argv[0]).name
+    words = [
+        "mlx-autoresearch" if program == "__main__.py" else program,
+        *(word for word in sys.argv[1:] if "://" not in word),
+    ]
     return one_line(f"process {os.getpid()}, {shlex.join(words)}")
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import mlx.core as mx
 
-from mlx_autoresearch.config.settings import Config
+from mlx_autoresearch.config.settings import RecipeConfig
 
 from . import schedule, step
 from .model import GPT
@@ -20,7 +20,7 @@ from .settings import recipe_settings
 Step = Callable[[Iterator[tuple[mx.array, mx.array]]], mx.array]
 
 
-def make_model(config: Config, dtype: mx.Dtype) -> GPT:
+def make_model(config: RecipeConfig, dtype: mx.Dtype) -> GPT:
     """A freshly initialised model, its weights drawn from `mx.random`'s global state.
 
     dtype: that of activations and matrix products. Trusted code uses these of the model: `hidden` and `logits` (the
@@ -28,17 +28,17 @@ def make_model(config: Config, dtype: mx.Dtype) -> GPT:
     which implementation its operations use and may be changed at any time. Raises UserError when the section `recipe:`
     holds something that `Settings` does not take.
     """
-    return GPT(config.gpt_config(), dtype, config.kernels, recipe_settings(config))
+    return GPT(config.gpt, dtype, config.kernels, recipe_settings(config.recipe))
 
 
-def make_optimizer(model: GPT, config: Config) -> MuonAdamW:
+def make_optimizer(model: GPT, config: RecipeConfig) -> MuonAdamW:
     """The model's optimizer; `state`, a tree of arrays, is all that a checkpoint keeps of it."""
     optimizer = MuonAdamW.for_gpt(model, kernels=config.kernels, **config.optimizer.model_dump())
     optimizer.init(model.parameters())
     return optimizer
 
 
-def make_step(model: GPT, optimizer: MuonAdamW, config: Config) -> Step:
+def make_step(model: GPT, optimizer: MuonAdamW, config: RecipeConfig) -> Step:
     """One optimizer step, compiled: takes the micro-batches that it needs, returns their mean loss in nats, evaluated.
 
     A micro-batch is a pair of token ids and targets, (B, T) int32 each.
@@ -46,9 +46,9 @@ def make_step(model: GPT, optimizer: MuonAdamW, config: Config) -> Step:
     return step.make_step(model, optimizer, config.accumulation_steps)
 
 
-def trace_step(model: GPT, optimizer: MuonAdamW, config: Config) -> None:
+def trace_step(model: GPT, optimizer: MuonAdamW, config: RecipeConfig) -> None:
     """Build every operation of a step, with its shapes, without computing anything or changing any state."""
-    rows = mx.zeros((config.train.device_batch_size, config.model.sequence_len), mx.int32)
+    rows = mx.zeros((config.train.device_batch_size, config.gpt.sequence_len), mx.int32)
     model.loss(rows, rows)
     for group in optimizer.groups:
         if isinstance(group, MuonGroup):
@@ -56,7 +56,7 @@ def trace_step(model: GPT, optimizer: MuonAdamW, config: Config) -> None:
             newton_schulz(momentum, group.ns_steps, optimizer.ns_dtype, implementation=optimizer.kernels)
 
 
-def set_schedule(optimizer: MuonAdamW, config: Config, *, progress: float, step: int) -> float:
+def set_schedule(optimizer: MuonAdamW, config: RecipeConfig, *, progress: float, step: int) -> float:
     """Set what changes from step to step; returns the multiplier of the learning rates, for the log.
 
     progress: share of the budget that is used, 0 ... 1. step: optimizer steps done so far.

@@ -13,14 +13,14 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_map_with_path
 
-from mlx_autoresearch.config.settings import Config, OptimizerConfig
+from mlx_autoresearch.config.settings import OptimizerConfig, TrainConfig
 from mlx_autoresearch.kernels.operation import Implementation, measuring
 from mlx_autoresearch.machine.device import default_compute_dtype
 
 from .muon import muon_update
 from .roles import Role, role_of
 
-_DEFAULTS = Config()
+_DEFAULTS, _TRAIN = OptimizerConfig(), TrainConfig()
 # The reference's constants (karpathy/autoresearch, train.py), which are no settings.
 _EPS = 1e-10  # AdamW's
 _LR_WIDTH = 768  # n_embd at which the learning rates of embeddings and head are as given
@@ -34,7 +34,7 @@ class AdamWGroup:
 
     names: tuple[str, ...]
     lr: float
-    betas: tuple[float, float] = _DEFAULTS.optimizer.adam_betas
+    betas: tuple[float, float] = _DEFAULTS.adam_betas
     eps: float = _EPS
     weight_decay: float = 0.0
 
@@ -48,9 +48,9 @@ class MuonGroup:
 
     names: tuple[str, ...]
     lr: float
-    beta2: float = _DEFAULTS.optimizer.muon_beta2
+    beta2: float = _DEFAULTS.muon_beta2
     weight_decay: float = 0.0
-    ns_steps: int = _DEFAULTS.optimizer.ns_steps
+    ns_steps: int = _DEFAULTS.ns_steps
 
 
 def adamw_update(
@@ -134,7 +134,7 @@ class MuonAdamW:
             "scalars": {
                 "step": mx.array(0.0),
                 "lr_multiplier": mx.array(1.0),
-                "momentum": mx.array(_DEFAULTS.train.muon_momentum[1]),  # the end of the ramp, until a schedule is set
+                "momentum": mx.array(_TRAIN.muon_momentum[1]),  # the end of the ramp, until a schedule is set
                 "weight_decay_multiplier": mx.array(1.0),
             },
             "exp_avg": exp_avg,

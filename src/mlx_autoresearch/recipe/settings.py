@@ -9,15 +9,17 @@ To add one, declare a field of `Settings` with a default that changes nothing, a
             raise ValueError(f"z_loss must be at least 0, got {self.z_loss}")
 
 `recipe.z_loss: 1e-4` then sets it, and the model reads `self.settings.z_loss`; wherever there is a configuration,
-`recipe_settings(config)` gives the same. Types: bool, int, float, str, None, Literal, list, tuple and unions of them.
+`recipe_settings(config.recipe)` gives the same. Types: bool, int, float, str, None, Literal, list, tuple and unions of
+them.
 """
 
 # No `from __future__ import annotations` here: a setting's type must be the type itself, which is never evaluated text.
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from mlx_autoresearch.config.recipe_section import read_settings
-from mlx_autoresearch.config.settings import Config
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,6 @@ class Settings:
     """The recipe's own settings, by their names under `recipe:`."""
 
 
-def recipe_settings(config: Config) -> Settings:
-    """The section `recipe:` of a configuration. Raises UserError, naming the key, for what `Settings` does not take."""
-    return read_settings(Settings, config.recipe)
+def recipe_settings(section: Mapping[str, Any]) -> Settings:
+    """The settings in a section `recipe:`. Raises UserError, naming the key, for what `Settings` does not take."""
+    return read_settings(Settings, section)

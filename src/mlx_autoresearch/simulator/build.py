@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import os
@@ -60,6 +61,35 @@ class Diagnostic:
 def cache_folder() -> Path:
     """Where compiled kernels are kept: in the user's cache folder."""
     return cache_dir() / "simulator"
+
+
+def _place(*names: str) -> list[Path]:
+    """Where these files are, or are to be made: in the cache, or where that cannot be written in a folder of our own.
+
+    A confined process, which may run an experiment's kernels, can read what the cache holds but not add to it.
+    """
+    cache = cache_folder()
+    there = all((cache / name).exists() for name in names)
+    folder = cache if there or _is_writable(cache) else _own_folder()
+    return [folder / name for name in names]
+
+
+@lru_cache
+def _is_writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):  # os.access does not know of a process's confinement
+            return True
+    except OSError:
+        return False
+
+
+@lru_cache
+def _own_folder() -> Path:
+    """A folder of this process, deleted when it ends. Nobody else can have put a library there."""
+    folder = tempfile.TemporaryDirectory(prefix="mlx_autoresearch-simulator-")
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
 
 
 @lru_cache
@@ -149,15 +179,14 @@ def build_kernel(source: str, name: str, compiler: Compiler, checked: bool) -> t
     flags = kernel_flags(compiler, checked)
     parts = [source, compiler.path, compiler.banner, *flags, _hash_folder(SHIM), (RUNTIME / "abi.h").read_text()]
     key = _key(*parts, "" if checked else _processor())
-    target = cache_folder() / f"{name}-{key}.so"
+    target, said = _place(f"{name}-{key}.so", f"{name}-{key}.json")
     with _building[target]:
-        return _build_once(target, [compiler.path, *flags, f"-I{SHIM}"], source, compiler)
+        return _build_once(target, said, [compiler.path, *flags, f"-I{SHIM}"], source, compiler)
 
 
 def _build_once(
-    target: Path, command: list[str], source: str, compiler: Compiler
+    target: Path, said: Path, command: list[str], source: str, compiler: Compiler
 ) -> tuple[Path | None, list[Diagnostic]]:
-    said = target.with_suffix(".json")
     if target.exists() and said.exists():
         return target, [Diagnostic(**entry) for entry in json.loads(said.read_text())]
     output = _compile(command, source, target, ["-lm"])
@@ -174,7 +203,7 @@ def build_runtime(compiler: Compiler, portable_fibers: bool = False) -> Path:
     """The runtime as a shared library. `portable_fibers` switches by ucontext where there is faster code."""
     flags = [*_RUNTIME_FLAGS, *(["-DSIM_USE_UCONTEXT"] if portable_fibers else [])]
     key = _key(_hash_folder(RUNTIME), compiler.path, compiler.banner, *flags)
-    target = cache_folder() / f"runtime-{key}.so"
+    (target,) = _place(f"runtime-{key}.so")
     if not target.exists():
         command = [compiler.path, *flags, f"-I{RUNTIME}"]
         output = _compile(command, '#include "runtime.cpp"\n', target, ["-pthread", "-ldl"])
@@ -189,7 +218,7 @@ def check_syntax(source: str, name: str, compiler: Compiler) -> list[Diagnostic]
     """What clang says about a source for the static pass (lint.py), cached like a compiled kernel."""
     flags = ["-std=gnu++17", "-fsyntax-only", "-ferror-limit=0", "-ftemplate-backtrace-limit=0", "-w"]
     key = _key(source, compiler.path, compiler.banner, *flags, _hash_folder(SHIM))
-    said = cache_folder() / f"{name}-lint-{key}.json"
+    (said,) = _place(f"{name}-lint-{key}.json")
     if said.exists():
         return [Diagnostic(**entry) for entry in json.loads(said.read_text())]
     command = [compiler.path, *flags, f"-I{SHIM}", "-x", "c++", "-"]

@@ -199,7 +199,7 @@ def config_at(sweep: Sweep, point: Mapping[str, Any]) -> Config:
     """The configuration of one point. Raises UserError when its values do not go together."""
     settings = sweep.settings | dict(point)
     config = load_config(sweep.config, [f"{key}={json.dumps(value)}" for key, value in settings.items()])
-    recipe_settings(config)
+    recipe_settings(config.recipe)
     return config
 
 

@@ -29,7 +29,7 @@ def loop(training: Training, clock: Clock, peak_flops: float) -> Generator[dict[
     the step), smooth_loss, lr_multiplier, seconds (of this step), training_seconds (charged so far), tokens_per_second,
     mfu_percent, and epoch of the latest micro-batch.
     """
-    config = training.config
+    config, told = training.config, training.config.for_recipe()
     flops_per_token = training.model.flops_per_token()
     mx.reset_peak_memory()
     with Prefetcher(training.batches) as prefetcher:
@@ -38,7 +38,7 @@ def loop(training: Training, clock: Clock, peak_flops: float) -> Generator[dict[
         while not clock.over():
             started = time.perf_counter()
             progress = clock.progress()
-            lr_multiplier = interface.set_schedule(training.optimizer, config, progress=progress, step=clock.step)
+            lr_multiplier = interface.set_schedule(training.optimizer, told, progress=progress, step=clock.step)
             loss = float(training.step(pairs).item())  # type: ignore[arg-type]
             training.position = prefetcher.state_dict()
             seconds = time.perf_counter() - started

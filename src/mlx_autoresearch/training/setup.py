@@ -53,9 +53,10 @@ def setup(config: Config, data: PreparedData) -> Training:
     that cannot fit.
     """
     mx.random.seed(config.train.seed)
+    told = config.for_recipe()
     model = make_model(config)
     check_memory(model, config)
-    optimizer = interface.make_optimizer(model, config)
+    optimizer = interface.make_optimizer(model, told)
     kernels = choose_kernels(model, optimizer, config)
     mx.eval(model.parameters(), optimizer.state)
     train = data.split("train")
@@ -65,7 +66,7 @@ def setup(config: Config, data: PreparedData) -> Training:
         batch_size=config.train.device_batch_size,
         sequence_len=config.model.sequence_len,
     )
-    return Training(config, model, optimizer, interface.make_step(model, optimizer, config), batches, kernels)
+    return Training(config, model, optimizer, interface.make_step(model, optimizer, told), batches, kernels)
 
 
 def compute_dtype(config: Config) -> mx.Dtype:
@@ -77,7 +78,7 @@ def compute_dtype(config: Config) -> mx.Dtype:
 
 def make_model(config: Config) -> GPT:
     """A freshly initialised model of a configuration."""
-    return interface.make_model(config, compute_dtype(config))
+    return interface.make_model(config.for_recipe(), compute_dtype(config))
 
 
 def choose_kernels(model: GPT, optimizer: MuonAdamW, config: Config) -> dict[str, str]:
@@ -87,7 +88,7 @@ def choose_kernels(model: GPT, optimizer: MuonAdamW, config: Config) -> dict[str
     """
     try:
         with recording() as used, measuring():
-            interface.trace_step(model, optimizer, config)
+            interface.trace_step(model, optimizer, config.for_recipe())
     except UnfitKernel as error:
         raise UserError(f"kernels: {config.kernels}: {error}; kernels: auto chooses what fits") from None
     return used

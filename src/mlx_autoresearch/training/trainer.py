@@ -45,7 +45,7 @@ def train(
     when the model cannot be scored, and KeyboardInterrupt, after saving a checkpoint, when the process is told to stop.
     """
     clock = Clock(config.train, time.perf_counter())
-    recipe_settings(config)  # wrong settings need not wait for the data
+    recipe_settings(config.recipe)  # wrong settings need not wait for the data
     data = open_data(config)
     reporter = reporter or make_reporter()
     with device_lock(reporter.say) as waited:
@@ -65,7 +65,7 @@ def resume(path: str | Path, config: Config | None = None, *, reporter: Reporter
     stored = run.config()
     config = config or stored
     _check_resumable(stored, config)
-    recipe_settings(config)
+    recipe_settings(config.recipe)
     data = open_data(config)
     check_same_data(run, data, "train", "val")
     reporter = reporter or make_reporter()

@@ -15,7 +15,7 @@ def tune(config: Config, *, again: bool) -> dict[str, choice.Choice]:
 
     Raises UserError where there is no GPU, and for settings that the recipe refuses.
     """
-    recipe_settings(config)
+    recipe_settings(config.recipe)
     if device.kernel_backend() is None:
         raise UserError("kernels: there is nothing to choose on a CPU: custom kernels run on Metal and CUDA")
     from mlx_autoresearch.recipe.interface import make_optimizer
@@ -24,7 +24,7 @@ def tune(config: Config, *, again: bool) -> dict[str, choice.Choice]:
 
     config = config.model_copy(update={"kernels": "mlx"})
     model = make_model(config)
-    optimizer = make_optimizer(model, config)
+    optimizer = make_optimizer(model, config.for_recipe())
     shapes = choose_kernels(model, optimizer, config)
     if again:
         choice.forget(shapes)

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import typing
 from pathlib import Path
 
 import pytest
 
 import mlx_autoresearch
+from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.research.guard.scan import scan
 
 ROOT = Path(mlx_autoresearch.__file__).parents[2]
@@ -35,6 +37,12 @@ def test_the_recipe_as_it_is_passes(file: Path) -> None:
         "from ...mlx_autoresearch import run",
         "import mlx_autoresearch",
         "import mlx_autoresearch.training.trainer",
+        "import mlx_autoresearch.recipe.loss",
+        "import mlx_autoresearch.recipe.loss\nmlx_autoresearch.machine.git.run(['sh'], {})",
+        "import mlx_autoresearch.recipe",
+        "from mlx_autoresearch.config.settings import Config",
+        "from mlx_autoresearch.config.settings import DataConfig",
+        "def make_model(config, dtype):\n    return list(config.data.source.open(None).documents('val'))",
         "from mlx_autoresearch.training import trainer",
         "from numpy import *",
         "from numpy import load",
@@ -131,3 +139,17 @@ def test_definitions_of_kernels_have_no_package_around_them() -> None:
 def test_of_trusted_modules_only_named_functions_may_be_had() -> None:
     for code in ("import mlx_autoresearch.kernels.launch", "from mlx_autoresearch.kernels import launch"):
         assert scan(PATH, code.encode(), None), code
+
+
+def test_nothing_that_a_recipe_is_given_leads_to_the_data() -> None:
+    """A data source reads files, the validation text among them. The scan cannot know the type of an object."""
+    told = Config().for_recipe()
+    classes, seen = [type(told)], set()
+    while classes:
+        one = classes.pop()
+        seen.add(one.__name__)
+        hints = typing.get_type_hints(one) if one.__module__.startswith("mlx_autoresearch") else {}
+        found = [kind for hint in hints.values() for kind in (hint, *typing.get_args(hint))]
+        classes += [kind for kind in found if isinstance(kind, type) and kind.__name__ not in seen]
+    assert {"RecipeConfig", "GPTConfig", "TrainConfig", "OptimizerConfig"} <= seen
+    assert seen.isdisjoint({"Config", "DataConfig", "Stdlib", "Text", "Hub", "Gutenberg"})

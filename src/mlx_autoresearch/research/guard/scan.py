@@ -39,7 +39,7 @@ _IMPORTS = {
 _TRUSTED = {  # what a recipe may take from code that it cannot change
     "config.gpt": {"GPTConfig", "WindowPattern"},
     "config.recipe_section": {"read_settings"},
-    "config.settings": {"Config", "OptimizerConfig"},
+    "config.settings": {"OptimizerConfig", "RecipeConfig", "TrainConfig"},
     "errors": {"RunFailed", "UserError"},
     "kernels.launch": {"launch"},
     "kernels.operation": {
@@ -112,6 +112,7 @@ _ATTRIBUTES = {
     "loadtxt",
     "lib",
     "memmap",
+    "open",
     "open_memmap",
     "parse_file",
     "parse_raw",
@@ -176,8 +177,10 @@ def _problems(tree: ast.AST, path: str) -> Iterator[tuple[int, str]]:
         if isinstance(node, ast.Import):
             modules |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
             for alias in node.names:
-                if not _is_module(alias.name):
-                    yield node.lineno, f"imports {alias.name}"
+                # Without "as" it binds the package, and with it every room.
+                whole = alias.name.startswith(f"{PACKAGE}.") and alias.asname is None
+                if whole or not _is_module(alias.name):
+                    yield node.lineno, f"imports {PACKAGE if whole else alias.name}"
         elif isinstance(node, ast.ImportFrom):
             source = _absolute(node, path)
             for alias in node.names:
