@@ -127,7 +127,7 @@ class Experiment:
                 config = with_settings(config, proposal.overrides, "the proposal")
             if config.train.seed != seed:
                 notes.append(f"train.seed={config.train.seed} was put back")
-                config = config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})})
+                config = with_settings(config, {"train.seed": seed}, "the search")
             if notes or proposal.overrides:
                 file.write_text(config.to_yaml(), encoding="utf-8")
         except UserError as error:

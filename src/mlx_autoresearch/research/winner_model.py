@@ -13,6 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from mlx_autoresearch.config.keys import flatten, nest, parse_setting
+from mlx_autoresearch.config.load import with_settings
 from mlx_autoresearch.errors import RunFailed, UserError
 from mlx_autoresearch.ledger.files import HOLDOUT
 from mlx_autoresearch.ledger.ledger import Record
@@ -54,7 +55,7 @@ def train(winner: Winner, overrides: Sequence[str], *, seed: int) -> dict[str, A
     config = winner.config(overrides)
     with code_of(winner, winner.record) as code:
         if code is None:
-            config = config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})})
+            config = with_settings(config, {"train.seed": seed}, "--seed")
             return trainer.train(config, runs=winner.folder, name="winner", reporter=Reporter(sys.stderr))
         if "train.checkpoint_every" in given:
             raise UserError(

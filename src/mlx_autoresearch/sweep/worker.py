@@ -13,12 +13,11 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from mlx_autoresearch.config.settings import Config
-from mlx_autoresearch.data.prepared import open_prepared
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.ledger.files import LEDGER, point_folder
 from mlx_autoresearch.ledger.ledger import Ledger, Record, Trial
-from mlx_autoresearch.machine.paths import cache_dir
 from mlx_autoresearch.plain_text import duration
+from mlx_autoresearch.training.data import find_data
 from mlx_autoresearch.training.files import CHECKPOINT
 from mlx_autoresearch.trials.clock import Event
 from mlx_autoresearch.trials.limits import Limits
@@ -171,8 +170,7 @@ class _Watch:
 
 def _bits_per_nat(config: Config) -> float:
     """What turns nats a token into bits a byte, on average over the training text."""
-    data = open_prepared(config.data.source, vocab_size=config.data.vocab_size, cache_dir=cache_dir())
-    split = data.manifest.splits["train"]
+    split = find_data(config).manifest.splits["train"]
     return (split.tokens - split.documents) / split.bytes / math.log(2)
 
 
