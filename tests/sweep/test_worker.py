@@ -104,7 +104,7 @@ def test_losses_are_compared_in_bits_per_byte(base: Path) -> None:
     train = open_data(config).split("train")
     tokens = np.asarray(train.tokens)
     bits = len(tokens[tokens != open_data(config).tokenizer.bos_id]) / math.log(2)  # of a nat for every token
-    assert worker._bits_per_nat(config) * train.info.bytes == pytest.approx(bits)
+    assert worker.bits_per_nat(config) * train.info.bytes == pytest.approx(bits)
 
 
 def test_a_full_disk_costs_no_point(file: Sweeper, monkeypatch: pytest.MonkeyPatch) -> None:

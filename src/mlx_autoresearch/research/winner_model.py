@@ -24,7 +24,7 @@ from mlx_autoresearch.training import trainer
 from mlx_autoresearch.training.data import open_data
 from mlx_autoresearch.training.export import export as export_run
 from mlx_autoresearch.training.files import CHECKPOINT, SUMMARY
-from mlx_autoresearch.training.progress import Reporter
+from mlx_autoresearch.training.progress import SECONDS_BETWEEN_LINES, Reporter
 from mlx_autoresearch.training.run import Run
 from mlx_autoresearch.training.sample import continue_text
 from mlx_autoresearch.training.scoring import trained_model
@@ -37,7 +37,6 @@ from .view import View
 from .winner import Winner
 
 _CODE = "code"
-_SECONDS_BETWEEN_LINES = 2.0
 
 
 def train(winner: Winner, overrides: Sequence[str], *, seed: int) -> dict[str, Any]:
@@ -62,7 +61,7 @@ def train(winner: Winner, overrides: Sequence[str], *, seed: int) -> dict[str, A
                 "train.checkpoint_every has no effect: the winner's code is changed code, which is trained without "
                 "checkpoints on the way; leave it out"
             )
-        say = View(sys.stderr, every=_SECONDS_BETWEEN_LINES).progress
+        say = View(sys.stderr, every=SECONDS_BETWEEN_LINES).progress
         folder = winner.folder / time.strftime("%Y%m%d-%H%M%S")
         try:
             trial = run_trial(config, seed=seed, folder=folder, code=code, limits=Limits(), say=say)

@@ -1,4 +1,4 @@
-// The contract between three parties: a compiled kernel (through the shim), the runtime, and Python (../runtime.py
+// The contract between three parties: a compiled kernel (through the shim), the runtime, and Python (../abi.py
 // mirrors Finding, Buffer and Launch field by field).
 #pragma once
 
