@@ -24,7 +24,9 @@ from statistics import fmean
 from typing import Any
 
 from mlx_autoresearch.ledger.noise import Noise
+from mlx_autoresearch.ledger.seeds import Seeds
 from mlx_autoresearch.research.decision import Discard, Judge, Keep, MoreSeeds
+from mlx_autoresearch.research.settings import Decision
 
 EXPERIMENTS = 126
 Draw = Callable[[random.Random], float]
@@ -132,7 +134,7 @@ class Night:
     def judged(self, level: float) -> tuple[list[float], Keep | Discard]:
         """A candidate's values, seed by seed, and what becomes of it."""
         noise = Noise(self.sigma, 1) if self.greedy else Noise.pooled(self.groups)
-        judge = Judge(noise, greedy=self.greedy)
+        judge = Judge(noise, Seeds().most, **Decision(greedy=self.greedy).model_dump())
         values = self.measure(level, 0)
         while True:
             if len(self.best) < len(values):

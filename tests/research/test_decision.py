@@ -5,14 +5,28 @@ from __future__ import annotations
 import math
 import random
 import runpy
+from dataclasses import replace
 from pathlib import Path
 from statistics import NormalDist, fmean
+from typing import Any
 
 import numpy as np
 import pytest
 
 from mlx_autoresearch.ledger.noise import Noise
+from mlx_autoresearch.ledger.seeds import Seeds
 from mlx_autoresearch.research.decision import Discard, Judge, Keep, MoreSeeds, pocock_level, t_cdf, t_quantile
+from mlx_autoresearch.research.settings import Decision
+
+
+def judging(noise: Noise, **decision: Any) -> Judge:
+    """A judge with the settings that a search has by default, but for those of its section `decision` given here."""
+    return Judge(noise, Seeds().most, **Decision(**decision).model_dump())
+
+
+def judge(sd: float = 0.01, df: int = 12, **decision: Any) -> Judge:
+    return judging(Noise(sd, df), **decision)
+
 
 simulation = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "decisions.py"))
 
@@ -62,16 +76,12 @@ DISTURBED = [
 def test_a_clear_gain_is_kept_although_a_run_of_the_best_was_disturbed():
     noise = Noise.pooled(DISTURBED)
     halved = [2.638, 2.6208, 2.6033, 2.5929]  # half the layers
-    assert isinstance(Judge(noise).next(halved[:2], DISTURBED[-1]), Keep)
-    assert isinstance(Judge(noise).next([2.70, 2.70], [2.73, 2.74, 3.3]), MoreSeeds)  # and 3.3 helps no candidate
+    assert isinstance(judging(noise).next(halved[:2], DISTURBED[-1]), Keep)
+    assert isinstance(judging(noise).next([2.70, 2.70], [2.73, 2.74, 3.3]), MoreSeeds)  # and 3.3 helps no candidate
 
 
 def test_a_candidates_own_bad_run_counts():
     assert isinstance(judge().next([1.95, 2.4], [2.0, 2.0, 2.0, 2.0]), Discard)
-
-
-def judge(sd: float = 0.01, df: int = 12, **settings) -> Judge:
-    return Judge(Noise(sd, df), **settings)
 
 
 def test_a_large_gain_is_kept_after_one_seed():
@@ -101,7 +111,7 @@ def test_few_degrees_of_freedom_ask_for_more():
 
 def test_without_noise_any_improvement_is_kept_and_nothing_else():
     assert isinstance(judge(sd=0.0).next([1.0], [1.1]), Keep)
-    assert isinstance(judge(sd=0.0, max_seeds=1).next([1.1], [1.1]), Discard)
+    assert isinstance(replace(judge(sd=0.0), max_seeds=1).next([1.1], [1.1]), Discard)
 
 
 def test_equal_with_less_code_is_kept_but_clearly_worse_is_not():
@@ -135,10 +145,10 @@ def error_rate(worse: float, *, simpler: bool, df: int, experiments: int, seed: 
     rng = np.random.default_rng(seed)
     kept = 0
     for _ in range(experiments):
-        noise = Noise(float(np.sqrt(rng.chisquare(df) / df)), df)
+        judge = judging(Noise(float(np.sqrt(rng.chisquare(df) / df)), df))
         candidate, best = rng.standard_normal(4) + worse, rng.standard_normal(4)
         n = 1
-        while isinstance(action := Judge(noise).next(list(candidate[:n]), list(best[: max(n, 2)]), simpler), MoreSeeds):
+        while isinstance(action := judge.next(list(candidate[:n]), list(best[: max(n, 2)]), simpler), MoreSeeds):
             n += action.n
         kept += isinstance(action, Keep)
     return kept / experiments
@@ -180,5 +190,5 @@ def test_a_lucky_best_makes_a_keep_harder_never_easier():
         draws = [rng.gauss(0, 1) for _ in range(10)]
         for selected in (False, True):
             best = [min(draws[:5]) if selected else draws[0]]
-            kept[selected] += isinstance(Judge(Noise(1.0, 12)).next([draws[9]], best), Keep)
+            kept[selected] += isinstance(judge(1.0).next([draws[9]], best), Keep)
     assert kept[True] < 0.2 * kept[False]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import platform
 import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -19,11 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import tokenizers
 from filelock import FileLock
 
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.machine.lock import acquired
+from mlx_autoresearch.machine.versions import package_versions, python_version
 
 from .prepared import (
     TOKENIZER,
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from .sources.base import Corpus, Source, Split
 
 SHUFFLE_SEED = 0
+_DECIDING = ("numpy", "tokenizers")  # the packages that decide what a text becomes
 BATCH_CHARS = 1 << 20  # encoded at a time: `tokenizers` needs some 100 bytes a token while it works
 
 
@@ -109,7 +109,7 @@ def _write(corpus: Corpus, vocab_size: int, folder: Path, report: Report) -> Man
         val_duplicates_dropped=dropped,
         val_sha256=val.sha256,
         files={TOKENIZER: file_info(folder / TOKENIZER)},
-        versions={"python": platform.python_version(), "numpy": np.__version__, "tokenizers": tokenizers.__version__},
+        versions={"python": python_version()} | package_versions(_DECIDING),
     )
     manifest.save(folder)
     return manifest

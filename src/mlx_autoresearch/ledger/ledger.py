@@ -21,6 +21,8 @@ from .held import HeldFile
 Event = Literal["baseline", "experiment", "remeasure"]
 Status = Literal["keep", "discard", "crash", "timeout", "rejected"]
 
+LONGEST_REASON = 500  # characters of `Record.reason`
+
 _TSV_HEADER = "commit\tval_bpb\tmemory_gb\tstatus\tdescription\n"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterable
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,9 +23,9 @@ def installed(package: str) -> str | None:
         return None
 
 
-def package_versions() -> dict[str, str]:
-    """Versions of `PACKAGES`, as far as they are installed."""
-    return {package: found for package in PACKAGES if (found := installed(package))}
+def package_versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
+    """Versions of packages, as far as they are installed."""
+    return {package: found for package in packages if (found := installed(package))}
 
 
 def python_version() -> str:

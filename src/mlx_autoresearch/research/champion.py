@@ -10,7 +10,7 @@ import time
 from dataclasses import replace
 
 from mlx_autoresearch.errors import RunFailed
-from mlx_autoresearch.ledger.ledger import Record, Trial, measured
+from mlx_autoresearch.ledger.ledger import LONGEST_REASON, Record, Trial, measured
 from mlx_autoresearch.ledger.noise import Noise
 from mlx_autoresearch.plain_text import one_line
 from mlx_autoresearch.trials.trial import TrialFailed
@@ -124,6 +124,6 @@ class Champion:
             except TrialFailed as failure:  # the ledger says so; what was measured before it counts
                 reason = f"seed {seed}: {failure}"
                 break
-        again = replace(best, event="remeasure", reason=one_line(reason, 500), **measured(trials, started))
+        again = replace(best, event="remeasure", reason=one_line(reason, LONGEST_REASON), **measured(trials, started))
         search.ledger.append(again)
         self._view.decided(again, best)

@@ -62,7 +62,7 @@ Action = Keep | Discard | MoreSeeds
 class Judge:
     """Decides on one candidate at a time.
 
-    noise: of one trial. max_seeds: trials of a candidate, at most.
+    noise: of one trial. max_seeds: trials of a candidate, at most. The rest is what a search's section `decision` says.
     false_keep_rate: largest probability that a candidate without any effect is kept, all looks together.
     equivalence: a simpler candidate that is worse by this many standard deviations of one trial is kept with
     probability `false_keep_rate` at most.
@@ -70,10 +70,10 @@ class Judge:
     """
 
     noise: Noise
-    max_seeds: int = 4
-    false_keep_rate: float = 0.05
-    equivalence: float = 1.5
-    greedy: bool = False
+    max_seeds: int
+    false_keep_rate: float
+    equivalence: float
+    greedy: bool
 
     def next(self, candidate: Sequence[float], best: Sequence[float], simpler: bool = False) -> Action:
         """What to do after a trial: candidate[i] and best[i] are val_bpb at the i-th seed, lower is better.

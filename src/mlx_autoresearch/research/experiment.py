@@ -11,7 +11,7 @@ from mlx_autoresearch.config.keys import differing
 from mlx_autoresearch.config.load import settings_of, with_settings
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.ledger.files import DIFF, OUTPUT
-from mlx_autoresearch.ledger.ledger import Record, Status, Trial, measured
+from mlx_autoresearch.ledger.ledger import LONGEST_REASON, Record, Status, Trial, measured
 from mlx_autoresearch.plain_text import one_line, printable
 from mlx_autoresearch.trials.trial import TrialFailed, status_of
 
@@ -127,7 +127,7 @@ class Experiment:
                 config = with_settings(config, proposal.overrides, "the proposal")
             if config.train.seed != seed:
                 notes.append(f"train.seed={config.train.seed} was put back")
-                config = config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})})
+                config = with_settings(config, {"train.seed": seed}, "the search")
             if notes or proposal.overrides:
                 file.write_text(config.to_yaml(), encoding="utf-8")
         except UserError as error:
@@ -164,13 +164,7 @@ class Experiment:
     def _measure(self, candidate: Candidate) -> Keep | Discard:
         """Train the candidate at the seeds of the best until the decision is made. Raises TrialFailed."""
         settings = self._search.config
-        judge = Judge(
-            self._champion.noise(),
-            max_seeds=settings.seeds.most,
-            false_keep_rate=settings.decision.false_keep_rate,
-            equivalence=settings.decision.equivalence,
-            greedy=settings.decision.greedy,
-        )
+        judge = Judge(self._champion.noise(), settings.seeds.most, **settings.decision.model_dump())
         simpler = candidate.change.code_deletions > candidate.change.code_insertions
         trials, wanted = self._trials, 1
         while True:
@@ -211,7 +205,7 @@ class Experiment:
             deletions=self._change.deletions,
             overrides=self._overrides,
             status=status,
-            reason=one_line(reason, 500),
+            reason=one_line(reason, LONGEST_REASON),
             **measured(self._trials, started),
         )
         self._search.ledger.append(record)

@@ -9,6 +9,8 @@ from typing import Any, Self, TextIO
 
 from mlx_autoresearch.ledger.ledger import Record
 
+_SECONDS_BETWEEN_DRAWINGS = 0.2
+
 
 class View:
     """Plain lines. every: seconds between two lines about the trial that runs; None for none of them."""
@@ -74,7 +76,7 @@ class TerminalView(View):
     def progress(self, event: Mapping[str, Any]) -> None:
         now = time.monotonic()
         if event.get("event") == "step":
-            if now - self._drawn > 0.2:
+            if now - self._drawn > _SECONDS_BETWEEN_DRAWINGS:
                 self._drawn = now
                 self._show(step_text(event))
         else:

@@ -13,6 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from mlx_autoresearch.config.keys import flatten, nest, parse_setting
+from mlx_autoresearch.config.load import with_settings
 from mlx_autoresearch.errors import RunFailed, UserError
 from mlx_autoresearch.ledger.files import HOLDOUT
 from mlx_autoresearch.ledger.ledger import Record
@@ -23,7 +24,7 @@ from mlx_autoresearch.training import trainer
 from mlx_autoresearch.training.data import open_data
 from mlx_autoresearch.training.export import export as export_run
 from mlx_autoresearch.training.files import CHECKPOINT, SUMMARY
-from mlx_autoresearch.training.progress import Reporter
+from mlx_autoresearch.training.progress import SECONDS_BETWEEN_LINES, Reporter
 from mlx_autoresearch.training.run import Run
 from mlx_autoresearch.training.sample import continue_text
 from mlx_autoresearch.training.scoring import trained_model
@@ -36,7 +37,6 @@ from .view import View
 from .winner import Winner
 
 _CODE = "code"
-_SECONDS_BETWEEN_LINES = 2.0
 
 
 def train(winner: Winner, overrides: Sequence[str], *, seed: int) -> dict[str, Any]:
@@ -54,14 +54,14 @@ def train(winner: Winner, overrides: Sequence[str], *, seed: int) -> dict[str, A
     config = winner.config(overrides)
     with code_of(winner, winner.record) as code:
         if code is None:
-            config = config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})})
+            config = with_settings(config, {"train.seed": seed}, "--seed")
             return trainer.train(config, runs=winner.folder, name="winner", reporter=Reporter(sys.stderr))
         if "train.checkpoint_every" in given:
             raise UserError(
                 "train.checkpoint_every has no effect: the winner's code is changed code, which is trained without "
                 "checkpoints on the way; leave it out"
             )
-        say = View(sys.stderr, every=_SECONDS_BETWEEN_LINES).progress
+        say = View(sys.stderr, every=SECONDS_BETWEEN_LINES).progress
         folder = winner.folder / time.strftime("%Y%m%d-%H%M%S")
         try:
             trial = run_trial(config, seed=seed, folder=folder, code=code, limits=Limits(), say=say)

@@ -23,6 +23,7 @@ from .supervisor import Command, Result
 
 KEPT_BYTES = 1 << 20  # of a command's output: half from its beginning, half from its end
 MAX_BYTES = 256 << 20  # more than that, and the command is stopped
+_POLL_SECONDS = 0.05  # between two looks whether it printed too much
 
 Ended = Literal["exit", "timeout", "memory", "output", "stopped", "lost"]
 
@@ -133,7 +134,7 @@ class Running:
                 os.close(self._control)
                 self._control = None
             with suppress(subprocess.TimeoutExpired):
-                self._process.wait(0.05)
+                self._process.wait(_POLL_SECONDS)
         line = b""
         while more := os.read(self._result, 65536):
             line += more

@@ -1,9 +1,8 @@
 """The process above an untrusted command: starts it confined, enforces its limits, and leaves nothing running.
 
 `python -m mlx_autoresearch.sandbox.supervisor CONTROL RESULT`, two file descriptors. CONTROL gives a `Command` as one
-line of JSON and then stays open: its end means that the process which started this one has died. RESULT takes a line
-of JSON. Orphans of the command come to this process (PR_SET_CHILD_SUBREAPER), so that daemons are found whatever they
-do.
+line of JSON and then stays open: its end means that the process that started this one has died. RESULT takes a line of
+JSON. Orphans of the command come to this process (PR_SET_CHILD_SUBREAPER), so that daemons are found whatever they do.
 """
 
 from __future__ import annotations

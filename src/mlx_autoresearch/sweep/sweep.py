@@ -47,7 +47,7 @@ def work(queue: Queue, view: View) -> None:
 
     with view:
         try:
-            Worker(queue, view.say, view.live).run()
+            Worker(queue, view).run()
         except KeyboardInterrupt:
             raise KeyboardInterrupt("stopped; run the same command to continue") from None
 

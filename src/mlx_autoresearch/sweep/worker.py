@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import UTC
 from typing import Any
@@ -13,12 +12,11 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from mlx_autoresearch.config.settings import Config
-from mlx_autoresearch.data.prepared import open_prepared
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.ledger.files import LEDGER, point_folder
 from mlx_autoresearch.ledger.ledger import Ledger, Record, Trial
-from mlx_autoresearch.machine.paths import cache_dir
 from mlx_autoresearch.plain_text import duration
+from mlx_autoresearch.training.data import find_data
 from mlx_autoresearch.training.files import CHECKPOINT
 from mlx_autoresearch.trials.clock import Event
 from mlx_autoresearch.trials.limits import Limits
@@ -26,25 +24,25 @@ from mlx_autoresearch.trials.trial import TrialFailed, run_trial, status_of
 
 from .spec import config_at, describe
 from .study import Queue
+from .view import View
 
 _ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+_LONGEST_DETAIL = 400  # characters of a failure that the study keeps
 _REPORT_EVERY = 5  # percent of the budget between two looks at the pruner
 
 
 class Worker:
-    """Works through the queue until nothing waits in it; `say` is told one line a point, `live` the current one."""
+    """Works through the queue until nothing waits in it, and shows in `view` what it does."""
 
-    def __init__(
-        self, queue: Queue, say: Callable[[str], None], live: Callable[[str, float], None] = lambda text, share: None
-    ):
-        self.queue, self.say, self.live = queue, say, live
+    def __init__(self, queue: Queue, view: View):
+        self.queue, self.view = queue, view
         self.ledger = Ledger(queue.home / LEDGER)
 
     def run(self) -> None:
         """Raises KeyboardInterrupt when stopped, with what was begun back in the queue."""
         dead = self.queue.requeue_dead()
         if dead:
-            self.say(f"{dead} point{'s' * (dead > 1)} of a process that has died will be measured again")
+            self.view.say(f"{dead} point{'s' * (dead > 1)} of a process that has died will be measured again")
         while self.queue.count(TrialState.WAITING):
             self.queue.next_sampler()
             try:
@@ -62,7 +60,7 @@ class Worker:
             return self._measure(point)
         except (TrialFailed, UserError) as error:
             kind, detail = (error.kind, error.detail) if isinstance(error, TrialFailed) else ("rejected", str(error))
-            point.set_user_attr("failure", {"kind": kind, "detail": detail.split("\n")[0][:400]})
+            point.set_user_attr("failure", {"kind": kind, "detail": detail.split("\n")[0][:_LONGEST_DETAIL]})
             raise
         except optuna.TrialPruned:
             raise
@@ -78,7 +76,7 @@ class Worker:
         shutil.rmtree(folder, ignore_errors=True)
         done: list[dict[str, Any]] = []
         for index, seed in enumerate(self.queue.sweep.seeds):
-            watch = _Watch(point, config, self, prune=index == 0 and self.queue.sweep.prune is not None)
+            watch = _Watch(point, config, self.view, prune=index == 0 and self.queue.sweep.prune is not None)
             run = folder / str(seed)
             result = run_trial(config, seed=seed, folder=run, code=None, limits=Limits(), say=watch.follow)
             if not math.isfinite(result.val_bpb):
@@ -99,7 +97,7 @@ class Worker:
                 won = value is not None and value < best
                 if point.number not in known:
                     self.ledger.append(to_record(point, best, won, self.queue.sweep.method))
-                    self.say(self._line(point, best, won))
+                    self.view.say(self._line(point, best, won))
                 best = min(best, math.inf if value is None else value)
             complete = {p.number: p.value for p in points if p.state is TrialState.COMPLETE and p.value is not None}
             winner = min(complete, key=complete.__getitem__, default=None)
@@ -141,20 +139,20 @@ class _Watch:
     What is compared is the smoothed training loss in bits per byte, at equal shares of the budget.
     """
 
-    def __init__(self, point: optuna.Trial, config: Config, worker: Worker, *, prune: bool):
-        self.point, self.config, self.worker, self.prune = point, config, worker, prune
+    def __init__(self, point: optuna.Trial, config: Config, view: View, *, prune: bool):
+        self.point, self.config, self.view, self.prune = point, config, view, prune
         self._reported = 0
-        self._bits = _bits_per_nat(config) if prune else 1.0
+        self._bits = bits_per_nat(config) if prune else 1.0
         self._label = describe(point.user_attrs.get("values", {}))
 
     def follow(self, event: Event) -> None:
         """For `run_trial`, which ends its processes when this raises. Raises optuna.TrialPruned."""
         if event["event"] == "waiting":
-            self.worker.say(event["message"])
+            self.view.say(event["message"])
         if event["event"] != "step":
             return
         share = self._share(event)
-        self.worker.live(self._label, share)
+        self.view.live(self._label, share)
         percent = int(100 * share) // _REPORT_EVERY * _REPORT_EVERY
         if self.prune and percent > self._reported and percent < 100:
             self._reported = percent
@@ -169,10 +167,9 @@ class _Watch:
         return min(max(1 - event["remaining"] / train.time_budget, 0.0), 1.0)
 
 
-def _bits_per_nat(config: Config) -> float:
+def bits_per_nat(config: Config) -> float:
     """What turns nats a token into bits a byte, on average over the training text."""
-    data = open_prepared(config.data.source, vocab_size=config.data.vocab_size, cache_dir=cache_dir())
-    split = data.manifest.splits["train"]
+    split = find_data(config).manifest.splits["train"]
     return (split.tokens - split.documents) / split.bytes / math.log(2)
 
 

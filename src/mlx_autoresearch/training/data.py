@@ -12,9 +12,14 @@ from mlx_autoresearch.machine.paths import cache_dir
 from .run import Run
 
 
+def find_data(config: Config) -> PreparedData:
+    """The prepared data of a configuration, not verified. Raises UserError when it has not been prepared."""
+    return open_prepared(config.data.source, vocab_size=config.data.vocab_size, cache_dir=cache_dir())
+
+
 def open_data(config: Config) -> PreparedData:
     """The prepared data of a configuration. Raises UserError when it has not been prepared, or is damaged."""
-    data = open_prepared(config.data.source, vocab_size=config.data.vocab_size, cache_dir=cache_dir())
+    data = find_data(config)
     data.verify()  # a wrong token would be trained on or scored, or, out of the vocabulary, crash MLX
     return data
 

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Any, TextIO
 
-_SECONDS_BETWEEN_LINES = 2.0
+SECONDS_BETWEEN_LINES = 2.0  # about a training, where lines are printed
 
 
 class Reporter:
@@ -42,7 +42,7 @@ class Reporter:
     def step(self, record: dict[str, Any], remaining: float) -> None:
         """One optimizer step, as logged, and the seconds left."""
         now = time.monotonic()
-        if now - self._printed_at >= _SECONDS_BETWEEN_LINES:
+        if now - self._printed_at >= SECONDS_BETWEEN_LINES:
             self._printed_at = now
             self.say(step_line(record, remaining))
 

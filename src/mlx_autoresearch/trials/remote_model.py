@@ -22,6 +22,8 @@ from mlx_autoresearch.sandbox.command import Running
 _PROBED = 3  # rows of a batch that are altered later
 _COMPARED = 32  # positions before an altered token whose logits are compared
 _NOISE = 0.05  # nats; what the same row may differ by between two processes
+_POLL_SECONDS = 0.5  # between two looks whether the process still lives
+_LONGEST_REPLY = 64  # bytes
 
 
 @dataclass(frozen=True)
@@ -114,12 +116,12 @@ class RemoteModel:
             raise self._dead() from None
         answer = b""
         while not answer.endswith(b"\n"):
-            if not select.select([self._replies], [], [], 0.5)[0]:
+            if not select.select([self._replies], [], [], _POLL_SECONDS)[0]:
                 if not self._running.alive:
                     raise self._dead()
                 continue
-            more = os.read(self._replies, 64)
-            if not more or len(answer) > 64:
+            more = os.read(self._replies, _LONGEST_REPLY)
+            if not more or len(answer) > _LONGEST_REPLY:
                 raise self._dead()
             answer += more
         as_asked = os.fstat(self._logits.fileno()).st_size == size

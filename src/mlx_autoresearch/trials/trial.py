@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mlx_autoresearch.config.load import with_settings
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.errors import MetricRefused
 from mlx_autoresearch.ledger.files import SCRATCH
@@ -74,9 +75,7 @@ def run_trial(
     What the training printed goes into FOLDER.txt. Waits while another process of this machine trains; that time does
     not count. Raises TrialFailed.
     """
-    config = config.model_copy(
-        update={"train": config.train.model_copy(update={"seed": seed, "checkpoint_every": None})}
-    )
+    config = with_settings(config, {"train.seed": seed, "train.checkpoint_every": None}, "the trial")
     folder = folder.absolute()
     with (
         device_lock(lambda line: say({"event": "waiting", "message": line})),

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from mlx_autoresearch import __file__ as _init
 from mlx_autoresearch.config.keys import differing
-from mlx_autoresearch.data.prepared import PreparedData, open_prepared
+from mlx_autoresearch.data.prepared import PreparedData
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.kernels.registry import kernel_folder
 from mlx_autoresearch.ledger.files import TRUSTED, experiments_folder
 from mlx_autoresearch.machine.files import write_atomically
 from mlx_autoresearch.machine.git import git
-from mlx_autoresearch.machine.paths import cache_dir
 from mlx_autoresearch.sandbox import landlock
+from mlx_autoresearch.training.data import find_data
 from mlx_autoresearch.trials.overlay import KERNELS, PACKAGE, RECIPE
 
 from ..home import Search
@@ -65,9 +65,7 @@ def check_same(before: Mapping[str, str], after: Mapping[str, str]) -> None:
 
 def trusted_state(config: SearchConfig) -> dict[str, str]:
     """SHA-256 of what every result depends on: the installed code that may not change, and the metric's data."""
-    data = config.start.data
-    prepared = open_prepared(data.source, vocab_size=data.vocab_size, cache_dir=cache_dir())
-    return trusted_files() | metric_files(prepared)
+    return trusted_files() | metric_files(find_data(config.start))
 
 
 def trusted_files() -> dict[str, str]:
