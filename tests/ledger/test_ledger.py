@@ -48,8 +48,9 @@ def test_an_experiment_is_decided_once(ledger: Ledger) -> None:
     assert len(ledger.records()) == 2
 
 
-def test_a_line_of_another_version_is_named(ledger: Ledger) -> None:
-    ledger.path.write_text(json.dumps({"number": 1}) + "\n")
+@pytest.mark.parametrize("line", [{"number": 1}, {"number": 1, "trials": [3]}, {"trials": 3}, [1], "text", 3])
+def test_a_line_of_another_version_is_named(ledger: Ledger, line: object) -> None:
+    ledger.path.write_text(json.dumps(line) + "\n")
     with pytest.raises(UserError, match="line 1 is not a record"):
         ledger.records()
 

@@ -123,7 +123,7 @@ class Ledger:
             try:
                 trials = [Trial(**_measured_or_nan(trial)) for trial in values["trials"]]
                 records.append(Record(**values | {"trials": trials}))
-            except (KeyError, TypeError) as error:
+            except (AttributeError, KeyError, TypeError) as error:
                 raise UserError(f"{self.path} line {number} is not a record of this version: {error}") from None
         self._records = records
         return list(records)
