@@ -13,7 +13,6 @@ from statistics import fmean
 from typing import Any, Literal
 
 from mlx_autoresearch.errors import UserError
-from mlx_autoresearch.machine.files import write_atomically
 
 from .files import TABLE
 from .held import HeldFile
@@ -100,6 +99,7 @@ class Ledger:
         self.path = Path(path)
         self._file = HeldFile(self.path)
         self._records: list[Record] | None = None
+        self._table: HeldFile | None = None  # once this process has written it
 
     def records(self) -> list[Record]:
         """All records, in order. Raises what `read` raises."""
@@ -140,10 +140,11 @@ class Ledger:
         self._records = [*records, record]
         self.write_tsv()
 
-    def restore(self) -> bool:
-        """Put the file back where something else has changed, replaced or removed it; whether it had."""
+    def restore(self) -> list[str]:
+        """Put the file, and the table, back where something else has changed or replaced them; the names of those."""
         self.records()
-        return self._file.restore()
+        files = [self._file, *([self._table] if self._table else [])]
+        return [file.path.name for file in files if file.restore()]
 
     def best(self) -> Record | None:
         """The kept record that the branch stands on: the last one."""
@@ -163,7 +164,8 @@ class Ledger:
             bits = 0.0 if record.val_bpb is None else record.val_bpb
             text = " ".join(record.hypothesis.split())
             rows.append(f"{record.commit[:7]}\t{bits:.6f}\t{memory:.1f}\t{status}\t{text}\n")
-        write_atomically(self.path.with_name(TABLE), _TSV_HEADER + "".join(rows))
+        self._table = self._table or HeldFile(self.path.with_name(TABLE))
+        self._table.write((_TSV_HEADER + "".join(rows)).encode())
 
 
 def _measured_or_nan(trial: dict[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from mlx_autoresearch.ledger.files import (
     experiment_folder,
     experiments_folder,
 )
-from mlx_autoresearch.ledger.held import HeldFile
+from mlx_autoresearch.ledger.held import HeldFile, HeldFolder, make_folder, remove
 from mlx_autoresearch.ledger.ledger import Ledger, Record, Trial
 from mlx_autoresearch.machine.files import write_atomically
 from mlx_autoresearch.machine.lock import acquired
@@ -51,7 +51,9 @@ class Search:
         self.ledger = Ledger(home / LEDGER)
         self.workspace = Workspace(repository, home, config.tag, self.mark)
         self.untrusted_code_ran = False
-        self._held: list[HeldFile] = []
+        self._lock = FileLock(home / LOCK)
+        self._lock_inode = 0
+        self._held: list[HeldFolder | HeldFile] = []
 
     @classmethod
     def start(cls, config: SearchConfig, parent: Path, repository: Path, *, run_trial: Runner = run_trial) -> Search:
@@ -96,13 +98,16 @@ class Search:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """While this process runs the search. Raises UserError when another one does."""
-        lock = FileLock(self.home / LOCK)
-        if not acquired(lock):
-            raise UserError(f"another process is running the search in {self.home}")
+        self._take_lock()
         try:
             yield
         finally:
-            lock.release()
+            self._lock.release()
+
+    def _take_lock(self) -> None:
+        if not acquired(self._lock):
+            raise UserError(f"another process is running the search in {self.home}")
+        self._lock_inode = (self.home / LOCK).stat().st_ino
 
     def recover(self) -> None:
         """Whatever state the last process left: end its processes, forget what was not decided, restore the best."""
@@ -114,24 +119,41 @@ class Search:
             self.workspace.keep(best.commit)
         else:
             self.workspace.reset()
+        make_folder(experiments_folder(self.home))
         for folder in experiments_folder(self.home).glob("[0-9]*"):
+            if folder.is_symlink() or not folder.is_dir():  # untrusted code has put it there
+                remove(folder)
+                continue
             for scratch in [*folder.glob(f"{SCRATCH}-*"), folder / CODE]:
-                shutil.rmtree(scratch, ignore_errors=True)
+                remove(scratch)
         number = self.next_number()
         self.workspace.forget(number)
-        shutil.rmtree(self.folder(number), ignore_errors=True)
+        remove(self.folder(number))
         self.ledger.write_tsv()
 
     def hold(self) -> None:
-        """Hold in memory what the files say by which the search is opened again."""
-        self._held = [HeldFile(self.home / name) for name in (SETTINGS, TRUSTED)]
-        for file in self._held:
+        """Hold in memory the folders, and the files by which the search is opened again."""
+        files = [HeldFile(self.home / name) for name in (SETTINGS, TRUSTED)]
+        for file in files:
             file.read()
+        self._held = [HeldFolder(self.home), HeldFolder(experiments_folder(self.home)), *files]
 
     def restore(self) -> list[str]:
         """Put the search's own files back where something else has changed them; the names of those."""
-        changed = [self.ledger.path.name] if self.ledger.restore() else []
-        return changed + [file.path.name for file in self._held if file.restore()]
+        changed = [held.path.name for held in self._held if held.restore()]
+        if self._lock.is_locked and self._lock_lost():
+            changed.append(LOCK)
+            self._lock.release()
+            remove(self.home / LOCK)
+            self._take_lock()
+        return self.ledger.restore() + changed
+
+    def _lock_lost(self) -> bool:
+        """Whether the file that is locked is no longer the one that other processes find."""
+        try:
+            return (self.home / LOCK).lstat().st_ino != self._lock_inode
+        except OSError:
+            return True
 
     @property
     def best(self) -> Record:

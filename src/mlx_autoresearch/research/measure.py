@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mlx_autoresearch.ledger.files import CODE
+from mlx_autoresearch.ledger.held import make_own_folder, remove
 from mlx_autoresearch.ledger.ledger import Trial
 from mlx_autoresearch.trials.limits import Limits, default_memory_mb
 from mlx_autoresearch.trials.trial import TrialFailed
@@ -28,8 +29,9 @@ def measure(search: Search, candidate: Candidate, seed: int, folder: Path, view:
     Raises TrialFailed, of the kind "guard" where changed code has changed anything outside its run folder.
     """
     run = folder / str(seed)
-    shutil.rmtree(run, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_own_folder(folder)
+    remove(run)
+    remove(run.with_name(f"{run.name}.txt"))
     try:
         with _code_of(search, candidate, folder) as code, watched(search, folder, code) if code else nullcontext():
             trial = search.run_trial(
@@ -54,7 +56,7 @@ def _code_of(search: Search, candidate: Candidate, folder: Path) -> Iterator[Pat
         yield None
         return
     code = folder / CODE
-    shutil.rmtree(code, ignore_errors=True)
+    remove(code)
     try:
         search.workspace.snapshot(candidate.commit, code)
         yield code

@@ -58,6 +58,11 @@ def replaced(name: str, make: Callable[[Path], object]) -> Damage:
     return damage
 
 
+def own(search: Search) -> Path:
+    """The first experiment's folder."""
+    return search.home / "experiments/0001"
+
+
 DAMAGE: dict[str, tuple[Damage, str]] = {
     "a changed ledger": (forge, "ledger.jsonl"),
     "a truncated ledger": (lambda s: os.truncate(s.ledger.path, 300), "ledger.jsonl"),
@@ -69,6 +74,26 @@ DAMAGE: dict[str, tuple[Damage, str]] = {
     "deleted settings": (lambda s: (s.home / "research.yaml").unlink(), "research.yaml"),
     "changed hashes": (lambda s: (s.home / "state.json").write_text("{}"), "state.json"),
     "deleted hashes": (lambda s: (s.home / "state.json").unlink(), "state.json"),
+    "a folder as table": (replaced("results.tsv", Path.mkdir), "results.tsv"),
+    "a link as table": (replaced("results.tsv", lambda p: p.symlink_to("moved")), "results.tsv"),
+    "no lock": (lambda s: (s.home / ".lock").unlink(), ".lock"),
+    "no home": (lambda s: shutil.rmtree(s.home), "ledger.jsonl"),
+    "a file as home": (lambda s: (shutil.rmtree(s.home), s.home.touch()), "ledger.jsonl"),
+    "a link as home": (lambda s: (s.home.rename(s.home.with_name("x")), s.home.symlink_to("x")), "ledger.jsonl"),
+    "a file as all experiments": (replaced("experiments", Path.touch), "experiments"),
+    "no own folder": (lambda s: shutil.rmtree(own(s), ignore_errors=True), "experiments/0001"),
+    "a file as own folder": (replaced("experiments/0001", Path.touch), "experiments/0001"),
+    "a link as own folder": (replaced("experiments/0001", lambda p: p.symlink_to("moved")), "experiments/0001"),
+    "a link as own folder, to the best's": (
+        replaced("experiments/0001", lambda p: p.symlink_to("0000")),
+        "experiments/0001",
+    ),
+    "a file as another's folder": (replaced("experiments/0000", Path.touch), "experiments/0000"),
+    "git's folder of the worktree": (lambda s: shutil.rmtree(s.repository / ".git/worktrees"), "git's worktrees"),
+    "a file as git's folder of worktrees": (
+        lambda s: (shutil.rmtree(s.repository / ".git/worktrees"), (s.repository / ".git/worktrees").touch()),
+        "git's worktrees",
+    ),
     "another experiment's file": (
         lambda s: (s.home / "experiments/0000/42/checkpoint.safetensors").write_bytes(b"WEIGHTS"),
         "experiments/0000/42/checkpoint.safetensors",
@@ -119,6 +144,8 @@ class Honest:
         assert second.status == "keep", second.reason
         assert {name: (home / name).read_bytes() for name in self.files} == self.files
         assert not any((home / name).is_symlink() for name in ("ledger.jsonl", *self.files))
+        rows = [r for r in records if r.event != "remeasure"]
+        assert len((home / "results.tsv").read_text().splitlines()) == 1 + len(rows)
         run_search(Search.open(home, run_trial=free_trial))  # and it can be resumed
         return first, second
 
@@ -233,6 +260,99 @@ def test_where_the_search_is_stopped_its_files_are_put_back(search: Search) -> N
     search.run_trial = free_trial
     run_search(search)
     honest.check()
+
+
+def symbolic_branch(search: Search) -> None:
+    git(search.repository, "symbolic-ref", "refs/heads/research/test", "refs/heads/main")
+
+
+SURVIVED = {
+    "a folder as table": replaced("results.tsv", Path.mkdir),
+    "a file as all experiments": replaced("experiments", Path.touch),
+    "a file as the next folder": lambda s: own(s).touch(),
+    "a link as the next folder": lambda s: own(s).symlink_to("0000"),
+    "a protected folder as the next one": lambda s: (own(s) / "x/y").mkdir(parents=True) or (own(s) / "x").chmod(0),
+    "a file as another's folder": replaced("experiments/0000", Path.touch),
+    "no worktree": lambda s: shutil.rmtree(s.workspace.path),
+    "no worktree in git": DAMAGE["git's folder of the worktree"][0],
+    "a file as git's folder of worktrees": DAMAGE["a file as git's folder of worktrees"][0],
+    "folders for git's files": lambda s: [
+        (path.unlink(), path.mkdir())
+        for path in (s.repository / ".git/worktrees/worktree" / name for name in ("HEAD", "index", "commondir"))
+    ],
+    "a symbolic branch": symbolic_branch,
+}
+
+
+@pytest.mark.parametrize("damage", SURVIVED.values(), ids=SURVIVED)
+def test_a_search_that_was_killed_after_the_damage_can_be_resumed(search: Search, damage: Damage) -> None:
+    honest = Honest(search)
+    main = git(search.repository, "rev-parse", "main")
+    damage(search)
+    resumed = Search.open(search.home, run_trial=free_trial)
+    run_search(resumed)
+    assert [(r.number, r.status) for r in resumed.ledger.records()][:3] == [(0, "keep"), (1, "discard"), (2, "keep")]
+    assert resumed.ledger.records()[0] == honest.baseline
+    assert git(search.repository, "rev-parse", "main") == main
+
+
+def no_checkpoint(search: Search) -> None:
+    """The best's checkpoints, by a link in the place of the own run folder."""
+    shutil.rmtree(own(search) / "42", ignore_errors=True)
+    (own(search) / "42").symlink_to(search.home / "experiments/0000/42")
+
+
+def test_the_weights_of_the_best_are_not_deleted_through_a_link(search: Search) -> None:
+    honest = Honest(search)
+    search.run_trial = vandal(search, no_checkpoint)
+    run_search(search)
+    honest.check()
+    assert (search.home / "experiments/0000/42/checkpoint.safetensors").read_bytes() == b"weights"
+
+
+@pytest.mark.parametrize("name", ["output.txt", "diff.patch"])
+def test_nothing_is_written_through_a_link_in_the_experiments_folder(search: Search, name: str, tmp_path: Path) -> None:
+    honest, victim = Honest(search), tmp_path / "victim"
+    victim.write_text("dear")
+
+    def damage(search: Search) -> None:
+        (own(search) / name).symlink_to(victim)
+
+    search.run_trial = vandal(search, damage, raises(TrialFailed("exception", "TypeError")))
+    run_search(search)
+    honest.check()
+    assert victim.read_text() == "dear"
+    assert (own(search) / name).is_file() and not (own(search) / name).is_symlink()
+
+
+def test_a_folder_where_we_write_a_trials_output_costs_the_experiment_only(search: Search) -> None:
+    honest = Honest(search)
+    search.run_trial = vandal(
+        search, lambda s: (own(s) / "42.txt").mkdir(), raises(IsADirectoryError(21, "Is a directory", "/x/42.txt"))
+    )
+    run_search(search)
+    record, _ = honest.check()
+    assert (record.status, record.reason.partition(";")[0]) == (
+        "rejected",
+        "guard: 42.txt changed outside the run's own folder",
+    )
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda w: shutil.rmtree(w),
+        lambda w: (shutil.rmtree(w), w.symlink_to("/tmp")),
+        lambda w: (shutil.rmtree(w), w.touch()),
+        lambda w: (w.parents[2] / ".git/worktrees/worktree/index").write_text("x"),
+        lambda w: (w.parents[2] / ".git/worktrees/worktree/HEAD").unlink(),
+    ],
+)
+def test_an_agent_that_breaks_its_worktree_costs_the_experiment_only(search: Search, damage: Any) -> None:
+    honest = Honest(search)
+    run(search, Vandal(search, lambda s: damage(s.workspace.path), lambda: None), Quiet())
+    first, _ = honest.check()
+    assert first.status in ("rejected", "discard", "keep")
 
 
 def test_where_git_fails_the_search_ends_and_believes_nothing(search: Search) -> None:

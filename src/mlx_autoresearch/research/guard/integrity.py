@@ -27,6 +27,10 @@ from ..settings import SearchConfig
 _INSTALLED = Path(_init).resolve().parent
 
 
+# What we get for a file of ours where something else lies in its place.
+_IN_ITS_PLACE = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
+
+
 class Trespass(Exception):
     """Something outside changed while untrusted code ran; the message is the name of the first thing."""
 
@@ -110,6 +114,9 @@ def watched(search: Search, own: Path, code: Path | None = None) -> Iterator[Non
     changed = [*search.restore(), *differing(before, _surroundings(search, own, code))]
     if changed:
         raise Trespass(changed[0]) from failure
+    if isinstance(failure, _IN_ITS_PLACE) and not landlock.version():
+        name = Path(failure.filename).name if isinstance(failure.filename, str) else "a file"
+        raise Trespass(name) from failure
     if failure is not None:
         raise failure
 
@@ -117,15 +124,18 @@ def watched(search: Search, own: Path, code: Path | None = None) -> Iterator[Non
 def _surroundings(search: Search, own: Path, code: Path | None) -> dict[str, str]:
     state = {"the code that it runs": _tree_hash(code)} if code else {}
     if not landlock.version():  # where there is, it keeps all else as it is
-        state |= _other_experiments(search.home, own)
+        state |= _experiments(search.home, own)
         state |= checkout_state(search.repository, search.config.tag)
     return state
 
 
-def _other_experiments(home: Path, own: Path) -> dict[str, str]:
-    """Every file and folder of other experiments, with what differs once it has been changed or replaced."""
+def _experiments(home: Path, own: Path) -> dict[str, str]:
+    """Every file and folder of other experiments, with what differs once it has been changed or replaced.
+
+    Of the own one, only the folder itself.
+    """
     top = experiments_folder(home)
-    state = {top.name: _identity(top, content=False)}
+    state = {str(path.relative_to(home)): _identity(path, content=False) for path in (top, own)}
     for folder, folders, files in os.walk(top):
         if Path(folder) == top:
             folders[:] = [name for name in folders if top / name != own]
@@ -154,6 +164,8 @@ def checkout_state(repository: Path, tag: str) -> dict[str, str]:
         own = (f"refs/heads/research/{tag} ", f"refs/research/{tag}/")
         state = dict(line.split(" ", 1) for line in refs if not line.startswith(own))
         state["HEAD"] = git(["rev-parse", "--symbolic-full-name", "HEAD"], repository)
+        worktrees = git(["worktree", "list", "--porcelain"], repository).splitlines()
+        state["git's worktrees"] = "\n".join(line for line in worktrees if line.startswith("worktree "))
         state["git settings"] = git(["config", "--local", "--list"], repository)
         changed = git(["status", "--porcelain", "-z", "--no-renames"], repository)
     except UserError as error:
