@@ -63,6 +63,30 @@ def own(search: Search) -> Path:
     return search.home / "experiments/0001"
 
 
+def edit(path: Path) -> None:
+    """Another content of the same length, and the modification time of before."""
+    times = path.stat() if path.exists() else None
+    path.write_text("mine, now\n")
+    if times:
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def retarget(link: Path) -> None:
+    link.unlink()
+    link.symlink_to("inner")
+
+
+def hide(search: Search, how: str) -> None:
+    git(search.repository, "update-index", how, "README.md")
+    edit(search.repository / "README.md")
+
+
+def alternates(search: Search) -> Path:
+    path = search.repository / ".git/objects/info/alternates"
+    path.write_text("")
+    return path
+
+
 DAMAGE: dict[str, tuple[Damage, str]] = {
     "a changed ledger": (forge, "ledger.jsonl"),
     "a truncated ledger": (lambda s: os.truncate(s.ledger.path, 300), "ledger.jsonl"),
@@ -107,6 +131,21 @@ DAMAGE: dict[str, tuple[Damage, str]] = {
     "a file of the checkout": (lambda s: (s.repository / "README.md").write_text("mine\n"), "README.md"),
     "a new file of the checkout": (lambda s: (s.repository / "new.py").touch(), "new.py"),
     "a branch of the checkout": (lambda s: git(s.repository, "branch", "mine"), "refs/heads/mine"),
+    "a file in a new folder": (lambda s: (s.repository / "notes/b").touch(), "notes/b"),
+    "an edited file in a new folder": (lambda s: edit(s.repository / "notes/a"), "notes/a"),
+    "a file with the same time": (lambda s: edit(s.repository / "README.md"), "README.md"),
+    "another target of a link": (lambda s: retarget(s.repository / "link"), "link"),
+    "a mode": (lambda s: (s.repository / "notes/a").chmod(0o700), "notes/a"),
+    "a file in a repository inside": (lambda s: edit(s.repository / "inner/a"), "inner/a"),
+    "a moved HEAD": (lambda s: git(s.repository, "reset", "-q", "--hard", "HEAD~1"), "HEAD"),
+    "a hook": (lambda s: (s.repository / ".git/hooks/post-checkout").touch(), ".git/hooks/post-checkout"),
+    "git's exclude": (lambda s: edit(s.repository / ".git/info/exclude"), ".git/info/exclude"),
+    "git's attributes": (lambda s: edit(s.repository / ".git/info/attributes"), ".git/info/attributes"),
+    "git's alternates": (lambda s: edit(alternates(s)), ".git/objects/info/alternates"),
+    "git's settings for the worktree": (lambda s: edit(s.repository / ".git/config.worktree"), "git settings"),
+    "an edit that git assumes away": (lambda s: hide(s, "--assume-unchanged"), "README.md"),
+    "an edit that git skips": (lambda s: hide(s, "--skip-worktree"), "README.md"),
+    "a staged file": (lambda s: git(s.repository, "rm", "-q", "--cached", "README.md"), "git's index"),
     "git's settings": (lambda s: git(s.repository, "config", "core.editor", "mine"), "git settings"),
 }
 damages = pytest.mark.parametrize(("damage", "name"), DAMAGE.values(), ids=DAMAGE)
@@ -117,6 +156,13 @@ def search(repository: Path, tiny: Config, monkeypatch: pytest.MonkeyPatch) -> S
     """Its first experiment changes code, its second one a learning rate, for the better."""
     monkeypatch.setattr(landlock, "version", lambda: 0)
     line = (repository / "src/mlx_autoresearch/recipe/schedule.py").read_text().split("\n")[0]
+    git(repository, "commit", "-q", "--allow-empty", "-m", "second")
+    git(repository, "checkout", "-q", "--detach")
+    for name in ("notes/a", "inner/a"):
+        (repository / name).parent.mkdir()
+        (repository / name).write_text("mine, old\n")
+    git(repository / "inner", "init", "-q")
+    (repository / "link").symlink_to("notes")
     steps = [
         {"hypothesis": "code", "patch": PATCH.format(line=line)},
         {"hypothesis": "rate", "overrides": {"optimizer.matrix_lr": 0.001}},
@@ -205,6 +251,42 @@ def test_a_trial_that_changes_the_code_it_runs_is_rejected(search: Search) -> No
     run_search(search)
     record, _ = honest.check()
     assert record.reason == "guard: the code that it runs changed outside the run's own folder"
+
+
+@pytest.mark.parametrize("name", ["errors/__init__.pyc", "__pycache__/errors.cpython-399.pyc"])
+def test_a_compiled_module_in_the_place_of_a_trusted_one_is_noticed(
+    search: Search, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The installation is a copy here: what is planted must not be imported."""
+    (tmp_path / "installed").mkdir()
+    shutil.copytree(integrity._INSTALLED, tmp_path / "installed/mlx_autoresearch")
+    monkeypatch.setattr(integrity, "_INSTALLED", tmp_path / "installed/mlx_autoresearch")
+    planted = tmp_path / "installed/mlx_autoresearch" / name
+    run_search(search, experiments=0)
+
+    def damage(search: Search) -> None:
+        planted.parent.mkdir(exist_ok=True)
+        planted.touch()
+
+    search.run_trial = vandal(search, damage)
+    run_search(search, experiments=1) if "__pycache__" in name else None
+    if "__pycache__" not in name:
+        with pytest.raises(UserError, match="what results depend on has changed"):
+            run_search(search)
+    record = search.ledger.records()[1]
+    assert record.status == "rejected"
+    assert planted.name in record.reason
+
+
+def test_a_home_in_the_checkout_that_git_does_not_ignore_is_the_searchs_own(
+    repository: Path, tiny: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(landlock, "version", lambda: 0)
+    line = (repository / "src/mlx_autoresearch/recipe/schedule.py").read_text().split("\n")[0]
+    config = make_search(tiny, [{"hypothesis": "code", "patch": PATCH.format(line=line)}])
+    search = Search.start(config, repository / "mine", repository, run_trial=free_trial)
+    run_search(search)
+    assert [r.status for r in search.ledger.records()][:2] == ["keep", "discard"]
 
 
 def test_a_trial_that_stays_in_its_folder_is_not_blamed(search: Search) -> None:
