@@ -86,7 +86,8 @@ class Search:
         home = home.absolute()
         if not (home / SETTINGS).is_file():
             raise UserError(f"{home} holds no search; `research start` makes one")
-        search = cls(repository_of_search(home), home, load_search(home / SETTINGS), run_trial=run_trial)
+        config = load_search(home / SETTINGS)
+        search = cls(repository_of_search(home, config.tag), home, config, run_trial=run_trial)
         if not search.workspace.has_code(search.workspace.best):
             raise UserError(
                 f"the search {search.config.tag} was begun with an earlier version of mlx_autoresearch, whose code "

@@ -263,14 +263,19 @@ def require_code(repository: Path) -> None:
             raise UserError(f"{repository} has no committed {path}: run this in a clone of mlx_autoresearch")
 
 
-def repository_of_search(home: Path) -> Path:
-    """The checkout with a search's branch: the one around its home or, for a home elsewhere, the one we are in."""
+def repository_of_search(home: Path, tag: str) -> Path:
+    """The checkout with a search's branch: the one around its home or, for a home elsewhere, the one we are in.
+
+    Raises UserError when neither has it.
+    """
     for folder in (home.absolute().parent, Path.cwd()):
         with suppress(UserError):
             root = repository_of(folder)
-            git(["rev-parse", "--verify", "--quiet", f"refs/heads/research/{home.absolute().name}"], root)
+            git(["rev-parse", "--verify", "--quiet", f"refs/heads/research/{tag}"], root)
             return root
-    raise UserError(f"the checkout that {home} belongs to is not here: run this in the clone it was started in")
+    raise UserError(
+        f"no branch research/{tag} here, to which {home} belongs: run this in the clone that the search was started in"
+    )
 
 
 def uncommitted(repository: Path) -> list[str]:
