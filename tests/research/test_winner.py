@@ -184,6 +184,8 @@ def test_changed_code_is_exported_and_runs_in_a_process_of_its_own(
     winner = Winner.of(home)
     with pytest.raises(UserError, match=r"train\.checkpoint_every has no effect"):
         winner_model.train(winner, ["train.checkpoint_every=1"], seed=7)
+    with pytest.raises(UserError, match=r"^unknown key recipe\.q"):  # as for installed code, whose setup is here
+        winner_model.train(winner, ["recipe.q=1"], seed=7)
     trained = winner_model.train(winner, ["train.max_steps=8"], seed=7)
     assert trained["num_steps"] == 8
     assert "step 1" in capsys.readouterr().err
