@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -48,7 +47,8 @@ class Record:
 
     number: 0 for the baseline, 1 ... for experiments; a "remeasure" carries the number of the kept experiment that it
     measured again. time: ISO 8601, UTC. commit, parent: full hashes. overrides: dotted configuration keys changed
-    against the parent. val_bpb: mean over trials, None without one. seconds: wall time of the whole experiment.
+    against the parent. val_bpb: mean over trials, None without one. seconds: wall time of the whole experiment, in a
+    search without the time that its trials waited for the device.
     """
 
     number: int
@@ -75,16 +75,13 @@ class Record:
         return {trial.seed: trial.val_bpb for trial in self.trials if math.isfinite(trial.val_bpb)}
 
 
-def measured(trials: Sequence[Trial], started: float) -> dict[str, Any]:
-    """A record's fields that trials decide: them, their mean val_bpb, the time now, and seconds since `started`.
-
-    started: by `time.monotonic`.
-    """
+def measured(trials: Sequence[Trial], seconds: float) -> dict[str, Any]:
+    """A record's fields that trials decide: them, their mean val_bpb, the time now, and the `seconds` they took."""
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "trials": list(trials),
         "val_bpb": fmean(trial.val_bpb for trial in trials) if trials else None,
-        "seconds": time.monotonic() - started,
+        "seconds": seconds,
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import nullcontext
 from typing import Any
 
@@ -58,7 +57,7 @@ class Experiment:
         remove(self._folder)
         make_own_folder(self._folder)
         self._workspace.keep(self._best.commit)
-        started = time.monotonic()
+        started = self._search.seconds()
         candidate: Candidate | None = None
         try:
             self._view.doing(f"experiment {self._number}: waiting for {self._proposer.name}")
@@ -212,7 +211,7 @@ class Experiment:
             overrides=self._overrides,
             status=status,
             reason=one_line(reason, 500),
-            **measured(self._trials, started),
+            **measured(self._trials, self._search.seconds() - started),
         )
         self._search.ledger.append(record)
         self._view.decided(record, self._search.best)

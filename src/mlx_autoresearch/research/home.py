@@ -7,6 +7,7 @@ everything after it (the branch, results.tsv) is rebuilt from the ledger.
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,6 +44,7 @@ class Search:
 
     mark: by which every process that the search starts is found again; see `processes.marked`.
     run_trial: as trials.trial has it. untrusted_code_ran: since what results depend on was last compared.
+    waited_seconds: for the device, in all trials of this process.
     """
 
     def __init__(self, repository: Path, home: Path, config: SearchConfig, *, run_trial: Runner = run_trial):
@@ -51,6 +53,7 @@ class Search:
         self.ledger = Ledger(home / LEDGER)
         self.workspace = Workspace(repository, home, config.tag, self.mark)
         self.untrusted_code_ran = False
+        self.waited_seconds = 0.0
         self._lock = FileLock(home / LOCK)
         self._lock_inode = 0
         self._held: list[HeldFolder | HeldFile] = []
@@ -155,6 +158,10 @@ class Search:
             return (self.home / LOCK).lstat().st_ino != self._lock_inode
         except OSError:
             return True
+
+    def seconds(self) -> float:
+        """A clock that stands still while a trial waits for the device."""
+        return time.monotonic() - self.waited_seconds
 
     @property
     def best(self) -> Record:

@@ -12,6 +12,7 @@ from pathlib import Path
 from mlx_autoresearch.ledger.files import CODE
 from mlx_autoresearch.ledger.held import make_own_folder, remove
 from mlx_autoresearch.ledger.ledger import Trial
+from mlx_autoresearch.trials.clock import Event
 from mlx_autoresearch.trials.limits import Limits, default_memory_mb
 from mlx_autoresearch.trials.trial import TrialFailed
 
@@ -28,6 +29,12 @@ def measure(search: Search, candidate: Candidate, seed: int, folder: Path, view:
 
     Raises TrialFailed, of the kind "guard" where changed code has changed anything outside its run folder.
     """
+
+    def say(event: Event) -> None:
+        if event["event"] == "waited":
+            search.waited_seconds += event["seconds"]
+        view.progress(event)
+
     run = folder / str(seed)
     make_own_folder(folder)
     remove(run)
@@ -41,7 +48,7 @@ def measure(search: Search, candidate: Candidate, seed: int, folder: Path, view:
                 code=code,
                 limits=_limits(search),
                 mark=search.mark,
-                say=view.progress,
+                say=say,
             )
     except Trespass as trespass:
         end = f"; it ended with {trespass.__cause__}" if trespass.__cause__ else ""
