@@ -29,7 +29,7 @@ from mlx_autoresearch.ledger.files import (
 from mlx_autoresearch.ledger.held import HeldFile, HeldFolder, make_folder, remove
 from mlx_autoresearch.ledger.ledger import Ledger, Record, Trial
 from mlx_autoresearch.machine.files import write_atomically
-from mlx_autoresearch.machine.lock import acquired
+from mlx_autoresearch.machine.lock import acquired, is_free
 from mlx_autoresearch.sandbox.processes import kill_all, marked
 from mlx_autoresearch.trials.trial import run_trial
 
@@ -60,14 +60,18 @@ class Search:
 
     @classmethod
     def start(cls, config: SearchConfig, parent: Path, repository: Path, *, run_trial: Runner = run_trial) -> Search:
-        """A new search in `parent`/<tag>: its folder, branch and worktree. Raises UserError when there is one."""
+        """A new search in `parent`/<tag>: its folder, branch and worktree.
+
+        Replaces one that has measured nothing. Raises UserError when there is another one.
+        """
         home = parent.absolute() / config.tag
-        if (home / SETTINGS).exists():
-            raise UserError(f"{home} holds a search already: `research resume {config.tag}`, or choose another tag")
-        if (home / LEDGER).exists():
-            raise UserError(f"{home} has a ledger but no {SETTINGS}: restore it, or choose another tag")
         workspace = Workspace(repository, home, config.tag)
-        if (home / STARTING).is_file():  # of a start that was killed half way: nothing in it has happened
+        empty = _has_measured_nothing(home) and workspace.is_at_start()
+        if (home / SETTINGS).exists() and not empty:
+            raise UserError(f"{home} holds a search already: `research resume {config.tag}`, or choose another tag")
+        if (home / LEDGER).exists() and not empty:
+            raise UserError(f"{home} has a ledger but no {SETTINGS}: restore it, or choose another tag")
+        if (home / STARTING).is_file() or empty:  # of a start that was killed half way: nothing in it has happened
             workspace.discard()
             shutil.rmtree(home)
         if home.exists() and any(home.iterdir()):
@@ -177,3 +181,13 @@ class Search:
     def folder(self, number: int) -> Path:
         """Where an experiment's files are."""
         return experiment_folder(self.home, number)
+
+
+def _has_measured_nothing(home: Path) -> bool:
+    """Whether `home` holds a search, which no process runs, without a record and without an experiment's folder."""
+    return (
+        (home / SETTINGS).is_file()
+        and not Ledger(home / LEDGER).records()
+        and all(path.name == experiment_folder(home, 0).name for path in experiments_folder(home).glob("*"))
+        and is_free(home / LOCK)
+    )

@@ -67,7 +67,16 @@ class Workspace:
         self._add_worktree()
         (self.path / EXPERIMENT).parent.mkdir(parents=True, exist_ok=True)
         (self.path / EXPERIMENT).write_text(experiment, encoding="utf-8")
-        self.keep(self.commit(0, f"research {self.tag}: the starting point", head))
+        self.keep(self.commit(0, self._starting_point, head))
+
+    def is_at_start(self) -> bool:
+        """Whether the branch has no commit of an experiment: it is as `create` has made it, or there is none."""
+        tip = self._resolve(self.branch)
+        return tip is None or self._in_repository("show", "-s", "--format=%s", tip).strip() == self._starting_point
+
+    @property
+    def _starting_point(self) -> str:
+        return f"research {self.tag}: the starting point"
 
     def discard(self) -> None:
         """Take away worktree, branch and refs."""
