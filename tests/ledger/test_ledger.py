@@ -107,7 +107,7 @@ def test_an_altered_file_is_put_back_and_never_believed(ledger: Ledger, alter: C
     assert ledger.path.read_bytes().startswith(honest)
     assert Ledger(ledger.path).records() == ledger.records() == [RECORD, replace(RECORD, number=2)]
     alter(ledger.path)
-    assert (ledger.restore(), ledger.restore()) == (True, False)
+    assert (ledger.restore(), ledger.restore()) == (["ledger.jsonl"], [])
     assert Ledger(ledger.path).records() == ledger.records()
 
 

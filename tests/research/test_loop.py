@@ -151,6 +151,51 @@ def test_a_starting_point_that_cannot_be_trained_ends_the_search(repository: Pat
         run_search(search)
 
 
+def test_the_time_that_a_trial_waits_for_the_device_does_not_count(
+    repository: Path, tiny: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+
+    def waits(config: Config, *, say: Any, **given: Any) -> Trial:
+        """Ten seconds, of which seven are spent waiting."""
+        now[0] += 10
+        say({"event": "waiting", "message": "waiting for another run"})
+        say({"event": "waited", "seconds": 7.0})
+        if config.optimizer.matrix_lr == 0.5:
+            raise TrialFailed("nan", "the loss is NaN at step 3")
+        return free_trial(config, **given)
+
+    config = make_search(tiny, [lr(0.5), lr(0.02)], decision={"greedy": True})
+    search = Search.start(config, repository / "runs", repository, run_trial=waits)
+    run_search(search)
+    assert [(r.status, r.seconds) for r in search.ledger.records()] == [("keep", 3), ("crash", 3), ("keep", 3)]
+
+
+def test_a_search_that_has_measured_nothing_is_replaced_by_a_second_start(repository: Path, tiny: Config) -> None:
+    def crashes(config: Config, **given: Any) -> Trial:
+        given["folder"].mkdir(parents=True)
+        raise TrialFailed("out of memory", "no")
+
+    config = make_search(tiny, [lr(0.02)], seeds=SEEDS)
+    search = Search.start(config, repository / "runs", repository, run_trial=crashes)
+    with pytest.raises(RunFailed):
+        run_search(search)
+    with search.locked(), pytest.raises(UserError, match="holds a search already"):
+        Search.start(config, repository / "runs", repository, run_trial=free_trial)
+    again = run(repository, tiny, [lr(0.001)])
+    assert [(r.number, r.status) for r in again.ledger.records()][:2] == [(0, "keep"), (1, "keep")]
+    assert "matrix_lr: 0.001" in (again.workspace.path / "research/experiment.yaml").read_text()
+
+
+def test_a_search_whose_ledger_was_lost_is_not_replaced(repository: Path, tiny: Config) -> None:
+    search = run(repository, tiny, [lr(0.02)])
+    search.ledger.path.unlink()
+    with pytest.raises(UserError, match="holds a search already"):
+        Search.start(search.config, repository / "runs", repository, run_trial=free_trial)
+    assert (search.home / "experiments/0001").is_dir()
+
+
 def test_the_search_stops_after_as_many_experiments_as_asked(repository: Path, tiny: Config) -> None:
     config = make_search(tiny, [lr(x) for x in (0.5, 0.6, 0.7, 0.8)], seeds=SEEDS, experiments=3)
     search = Search.start(config, repository / "runs", repository, run_trial=free_trial)

@@ -5,12 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from mlx_autoresearch.cli.research import research
 from mlx_autoresearch.config.settings import Config
+from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.ledger.ledger import Record, Trial
 from mlx_autoresearch.research.home import Search
 from mlx_autoresearch.research.proposers.settings import OptunaSettings
 from mlx_autoresearch.research.settings import SearchConfig
-from tests.support.laboratory import free_trial, make_search, run_programs, run_search
+from tests.support.laboratory import free_trial, git, make_search, run_programs, run_search
 
 
 def better_with_more(config: Config, **given: Any) -> Trial:
@@ -64,3 +70,51 @@ def test_the_built_in_proposer_searches_them(repository: Path, tiny: Config) -> 
     run_search(search)
     [record, *_] = [r for r in experiments(search) if r.status == "keep"]
     assert record.overrides == {"recipe.z_loss": 0.1}
+
+
+WRONG = {
+    "the start": ({"start": {"recipe": {"q": 1}}}, "unknown key recipe.q"),
+    "a space": ({"proposer": {"space": {"recipe.q": {"choices": [0, 1]}}}}, "proposer: unknown key recipe.q"),
+    "a move": (
+        {
+            "proposer": {
+                "space": {"optimizer.matrix_lr": {"choices": [0.1, 0.2]}},
+                "moves": [{"hypothesis": "q", "overrides": {"recipe.q": 1}}],
+            }
+        },
+        "proposer: unknown key recipe.q",
+    ),
+}
+
+
+def start(repository: Path, tiny: Config, wrong: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Result:
+    values = {"tag": "test", "start": tiny.model_dump(mode="json")}
+    values |= {"proposer": {"space": {"optimizer.matrix_lr": {"choices": [0.1, 0.2]}}}} | wrong
+    values["start"] = tiny.model_dump(mode="json") | wrong.get("start", {})
+    file = repository.parent / "search.yaml"
+    file.write_text(yaml.safe_dump(values))
+    monkeypatch.chdir(repository)
+    monkeypatch.setattr("mlx_autoresearch.research.loop.run", lambda *_, **__: None)
+    return CliRunner().invoke(research, ["start", str(file)])
+
+
+@pytest.mark.parametrize(("wrong", "said"), WRONG.values(), ids=WRONG)
+def test_one_that_the_recipe_does_not_declare_is_refused_before_anything_is_made(
+    repository: Path, tiny: Config, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any], said: str
+) -> None:
+    result = start(repository, tiny, wrong, monkeypatch)
+    assert isinstance(result.exception, UserError) and said in str(result.exception)
+    assert not (repository / "runs").exists()
+    assert git(repository, "branch", "--list", "research/*") == ""
+    result = start(repository, tiny, {}, monkeypatch)
+    assert result.exit_code == 0, result.exception
+
+
+@pytest.mark.parametrize(("wrong", "said"), WRONG.values(), ids=WRONG)
+def test_where_the_checkouts_recipe_is_not_the_installed_one_it_is_not_asked(
+    repository: Path, tiny: Config, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any], said: str
+) -> None:
+    (repository / "src/mlx_autoresearch/recipe/mine.py").touch()
+    git(repository, "add", "--all")
+    git(repository, "commit", "-qm", "mine")
+    assert start(repository, tiny, wrong, monkeypatch).exit_code == 0

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +184,8 @@ def test_changed_code_is_exported_and_runs_in_a_process_of_its_own(
     winner = Winner.of(home)
     with pytest.raises(UserError, match=r"train\.checkpoint_every has no effect"):
         winner_model.train(winner, ["train.checkpoint_every=1"], seed=7)
+    with pytest.raises(UserError, match=r"^unknown key recipe\.q"):  # as for installed code, whose setup is here
+        winner_model.train(winner, ["recipe.q=1"], seed=7)
     trained = winner_model.train(winner, ["train.max_steps=8"], seed=7)
     assert trained["num_steps"] == 8
     assert "step 1" in capsys.readouterr().err
@@ -224,3 +228,46 @@ def test_the_commands_print_what_a_script_can_read(
     assert "best holdout bpb" in (Path(home) / "report.html").read_text()
     with pytest.raises(UserError, match="--checkout"):
         app(["best", home, "--branch", "x"], standalone_mode=False)
+
+
+def moved(home: Path, tmp_path: Path) -> Path:
+    return Path(shutil.move(home.parents[2], tmp_path / "moved")) / "runs/research/test"
+
+
+def copied(home: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(home.parents[2], tmp_path / "copy", symlinks=True)) / "runs/research/test"
+
+
+def renamed(home: Path, tmp_path: Path) -> Path:
+    return home.rename(home.with_name("another"))
+
+
+def pruned(home: Path, tmp_path: Path) -> Path:
+    shutil.rmtree(home / "worktree")
+    git(home.parents[2], "worktree", "prune")
+    return home
+
+
+@pytest.mark.parametrize("change", [moved, copied, renamed, pruned])
+def test_where_the_searchs_folder_is_elsewhere_or_its_worktree_is_gone_it_is_as_before(
+    change: Callable[[Path, Path], Path], repository: Path, tiny: Config, tmp_path: Path
+) -> None:
+    path = repository / "src" / "mlx_autoresearch" / "recipe" / "schedule.py"
+    context = "\n".join(" " + line for line in path.read_text().split("\n")[:3])
+    home = finished(repository, tiny, patch=CHANGED.format(context=context))
+    winner = Winner.of(change(home, tmp_path))
+    assert winner.config().optimizer.matrix_lr == 0.9
+    assert winner_model.sample(winner, "ab", tokens=2, temperature=0, seed=0).startswith("ab")
+    assert winner_model.score_holdout(winner)["best_holdout_bpb"] > 0
+    winner_model.export(winner, tmp_path / "out")
+    assert (tmp_path / "out/code/src/mlx_autoresearch/recipe/schedule.py").read_text().startswith("# changed\n")
+    resumed = Search.open(winner.home, run_trial=trained_here)
+    run_search(resumed)
+    assert git(resumed.workspace.path, "status", "--porcelain") == ""
+    assert git(resumed.workspace.path, "rev-parse", "HEAD").strip() == winner.record.commit
+
+
+def test_where_a_commit_is_gone_it_says_so_in_one_line(repository: Path, tiny: Config) -> None:
+    winner = Winner.of(finished(repository, tiny, run=better))
+    with pytest.raises(UserError, match=f"git .*{'f' * 40}"):
+        winner.workspace.read("f" * 40, "research/experiment.yaml")

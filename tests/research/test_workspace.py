@@ -72,12 +72,12 @@ def test_a_home_elsewhere_belongs_to_the_checkout_we_are_in(
     home = tmp_path / "elsewhere/test"
     Workspace(repository, home, "test").create("a: 1\n")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="run this in the clone it was started in"):
-        repository_of_search(home)
+    with pytest.raises(UserError, match="run this in the clone that the search was started in"):
+        repository_of_search(home, "test")
     monkeypatch.chdir(repository / "src")
-    assert repository_of_search(home) == repository
-    with pytest.raises(UserError, match="run this in the clone it was started in"):
-        repository_of_search(home.with_name("other"))
+    assert repository_of_search(home, "test") == repository
+    with pytest.raises(UserError, match="run this in the clone that the search was started in"):
+        repository_of_search(home.with_name("other"), "other")
 
 
 def test_a_home_behind_a_link_is_found_again(repository: Path, tmp_path: Path) -> None:

@@ -94,4 +94,5 @@ def test_a_trial_waits_and_says_so(tiny: Config, tmp_path: Path) -> None:
     thread.join()
     assert events[0]["event"] == "waiting"
     assert events[0]["message"].startswith("waiting for another run on this machine to finish: process ")
-    assert [e["event"] for e in events[1:] if e["event"] != "step"] == ["start", "trained", "finish"]
+    assert [e["event"] for e in events[1:] if e["event"] != "step"] == ["waited", "start", "trained", "finish"]
+    assert events[1]["seconds"] > 0

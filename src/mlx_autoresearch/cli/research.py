@@ -41,6 +41,9 @@ def start(
     repository = repository_of(Path.cwd())
     require_code(repository)
     require_mlx()
+    from mlx_autoresearch.research.guard.declared import check_declared
+
+    check_declared(config, repository)
     from mlx_autoresearch.data.prepare import prepare
     from mlx_autoresearch.machine.paths import cache_dir
     from mlx_autoresearch.research.home import Search

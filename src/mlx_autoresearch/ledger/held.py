@@ -1,9 +1,11 @@
-"""A file that only this process writes: memory holds its content, and what is on the disk is never believed."""
+"""Files and folders that only this process writes: memory holds what they are, and the disk is never believed."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import stat
+from contextlib import suppress
 from pathlib import Path
 
 from mlx_autoresearch.machine.files import sync_folder, write_atomically
@@ -24,6 +26,11 @@ class HeldFile:
             self.content = None
         return self.content or b""
 
+    def write(self, data: bytes) -> None:
+        """Replace the content, and whatever is in the file's place."""
+        self.content = data
+        self._replace()
+
     def append(self, data: bytes) -> None:
         """Write `data` at the end; it is on the disk when this returns."""
         self.restore()
@@ -40,13 +47,15 @@ class HeldFile:
         """Put the held content back where the disk has something else; whether it had."""
         if self._is_intact():
             return False
-        if self.path.is_dir() and not self.path.is_symlink():
-            shutil.rmtree(self.path)
-        if self.content is None:
-            self.path.unlink(missing_ok=True)
-            return True
-        write_atomically(self.path, self.content)
+        self._replace()
         return True
+
+    def _replace(self) -> None:
+        make_folder(self.path.parent)
+        if self.content is None or not self.path.is_file():
+            remove(self.path)
+        if self.content is not None:
+            write_atomically(self.path, self.content)
 
     def _is_intact(self) -> bool:
         if self.content is None:
@@ -55,3 +64,61 @@ class HeldFile:
             return self.path.is_file() and not self.path.is_symlink() and self.path.read_bytes() == self.content
         except OSError:
             return False
+
+
+class HeldFolder:
+    """A folder, or a link to one, as it was when this object was made; what is in it is not held."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._linked_to = path.readlink() if path.is_symlink() else None
+        self._mode = stat.S_IMODE(path.stat().st_mode)
+
+    def restore(self) -> bool:
+        """Make it a folder again, with its mode, where it is not what it was; whether it was not."""
+        if self._is_intact():
+            return False
+        link = self.path.readlink() if self.path.is_symlink() else None
+        if link != self._linked_to or not self.path.is_dir():
+            remove(self.path)
+            if self._linked_to is not None and (self.path.parent / self._linked_to).is_dir():
+                self.path.symlink_to(self._linked_to)
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.path.chmod(self._mode)
+        return True
+
+    def _is_intact(self) -> bool:
+        try:
+            link = self.path.readlink() if self.path.is_symlink() else None
+            found = self.path.stat()
+        except OSError:
+            return False
+        return link == self._linked_to and stat.S_ISDIR(found.st_mode) and stat.S_IMODE(found.st_mode) == self._mode
+
+
+def remove(path: Path) -> None:
+    """Delete whatever is at `path`: a folder with all that is in it, a link but not what it points to, or nothing."""
+    if path.is_dir() and not path.is_symlink():
+        path.chmod(0o700)
+        for folder, folders, _ in os.walk(path):  # which an agent may have protected
+            for below in (Path(folder, name) for name in folders):
+                if not below.is_symlink():
+                    below.chmod(0o700)
+        shutil.rmtree(path)
+    else:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.unlink()
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, with its parents; a file or a dangling link in its place is deleted first. A link to one stays."""
+    if not path.is_dir():
+        remove(path)
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def make_own_folder(path: Path) -> None:
+    """As `make_folder`, but a link is deleted, too: whoever made it would decide where we write."""
+    if path.is_symlink():
+        path.unlink()
+    make_folder(path)

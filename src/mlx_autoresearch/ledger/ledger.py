@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -13,7 +12,6 @@ from statistics import fmean
 from typing import Any, Literal
 
 from mlx_autoresearch.errors import UserError
-from mlx_autoresearch.machine.files import write_atomically
 
 from .files import TABLE
 from .held import HeldFile
@@ -51,7 +49,8 @@ class Record:
 
     number: 0 for the baseline, 1 ... for experiments; a "remeasure" carries the number of the kept experiment that it
     measured again. time: ISO 8601, UTC. commit, parent: full hashes. overrides: dotted configuration keys changed
-    against the parent. val_bpb: mean over trials, None without one. seconds: wall time of the whole experiment.
+    against the parent. val_bpb: mean over trials, None without one. seconds: wall time of the whole experiment, in a
+    search without the time that its trials waited for the device.
     """
 
     number: int
@@ -78,16 +77,13 @@ class Record:
         return {trial.seed: trial.val_bpb for trial in self.trials if math.isfinite(trial.val_bpb)}
 
 
-def measured(trials: Sequence[Trial], started: float) -> dict[str, Any]:
-    """A record's fields that trials decide: them, their mean val_bpb, the time now, and seconds since `started`.
-
-    started: by `time.monotonic`.
-    """
+def measured(trials: Sequence[Trial], seconds: float) -> dict[str, Any]:
+    """A record's fields that trials decide: them, their mean val_bpb, the time now, and the `seconds` they took."""
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "trials": list(trials),
         "val_bpb": fmean(trial.val_bpb for trial in trials) if trials else None,
-        "seconds": time.monotonic() - started,
+        "seconds": seconds,
     }
 
 
@@ -102,6 +98,7 @@ class Ledger:
         self.path = Path(path)
         self._file = HeldFile(self.path)
         self._records: list[Record] | None = None
+        self._table: HeldFile | None = None  # once this process has written it
 
     def records(self) -> list[Record]:
         """All records, in order. Raises what `read` raises."""
@@ -142,10 +139,11 @@ class Ledger:
         self._records = [*records, record]
         self.write_tsv()
 
-    def restore(self) -> bool:
-        """Put the file back where something else has changed, replaced or removed it; whether it had."""
+    def restore(self) -> list[str]:
+        """Put the file, and the table, back where something else has changed or replaced them; the names of those."""
         self.records()
-        return self._file.restore()
+        files = [self._file, *([self._table] if self._table else [])]
+        return [file.path.name for file in files if file.restore()]
 
     def best(self) -> Record | None:
         """The kept record that the branch stands on: the last one."""
@@ -165,7 +163,8 @@ class Ledger:
             bits = 0.0 if record.val_bpb is None else record.val_bpb
             text = " ".join(record.hypothesis.split())
             rows.append(f"{record.commit[:7]}\t{bits:.6f}\t{memory:.1f}\t{status}\t{text}\n")
-        write_atomically(self.path.with_name(TABLE), _TSV_HEADER + "".join(rows))
+        self._table = self._table or HeldFile(self.path.with_name(TABLE))
+        self._table.write((_TSV_HEADER + "".join(rows)).encode())
 
 
 def _measured_or_nan(trial: dict[str, Any]) -> dict[str, Any]:

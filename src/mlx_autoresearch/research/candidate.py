@@ -6,6 +6,7 @@ import shutil
 from dataclasses import dataclass
 
 from mlx_autoresearch.config.settings import Config
+from mlx_autoresearch.ledger.held import remove
 
 from .guard import rules
 from .guard.integrity import code_hash
@@ -29,7 +30,7 @@ def best_candidate(search: Search) -> Candidate:
     """The commit that the branch stands on, read from git."""
     commit = search.workspace.best
     folder = search.home / ".code"
-    shutil.rmtree(folder, ignore_errors=True)
+    remove(folder)
     try:
         search.workspace.snapshot(commit, folder)
         code = code_hash(folder)

@@ -6,7 +6,6 @@ candidates are measured at the seeds of the champion's latest.
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 from mlx_autoresearch.errors import RunFailed
@@ -42,7 +41,7 @@ class Champion:
         """Measure the starting point at several seeds, to learn this machine's noise. Raises RunFailed."""
         search, commit = self._search, self.candidate.commit
         seeds = self._seeds.window(0)[: 1 if search.config.decision.greedy else self._seeds.baseline]
-        started = time.monotonic()
+        started = search.seconds()
         trials = []
         for i, seed in enumerate(seeds, 1):
             self._view.doing(f"baseline, run {i} of {len(seeds)}")
@@ -64,7 +63,7 @@ class Champion:
             overrides={},
             status="keep",
             reason=f"{len(trials)} seeds",
-            **measured(trials, started),
+            **measured(trials, search.seconds() - started),
         )
         search.ledger.append(baseline)
         self._view.decided(baseline, baseline)
@@ -114,7 +113,7 @@ class Champion:
     def _remeasure(self, seeds: list[int]) -> None:
         """Train the best again at `seeds` and write it down."""
         best, search = self.record, self._search
-        started = time.monotonic()
+        started = search.seconds()
         trials: list[Trial] = []
         reason = f"seeds {', '.join(map(str, seeds))}"
         for i, seed in enumerate(seeds, 1):
@@ -124,6 +123,11 @@ class Champion:
             except TrialFailed as failure:  # the ledger says so; what was measured before it counts
                 reason = f"seed {seed}: {failure}"
                 break
-        again = replace(best, event="remeasure", reason=one_line(reason, LONGEST_REASON), **measured(trials, started))
+        again = replace(
+            best,
+            event="remeasure",
+            reason=one_line(reason, LONGEST_REASON),
+            **measured(trials, search.seconds() - started),
+        )
         search.ledger.append(again)
         self._view.decided(again, best)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import time
 from contextlib import nullcontext
 from typing import Any
 
@@ -11,6 +9,7 @@ from mlx_autoresearch.config.keys import differing
 from mlx_autoresearch.config.load import settings_of, with_settings
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.ledger.files import DIFF, OUTPUT
+from mlx_autoresearch.ledger.held import HeldFile, make_own_folder, remove
 from mlx_autoresearch.ledger.ledger import LONGEST_REASON, Record, Status, Trial, measured
 from mlx_autoresearch.plain_text import one_line, printable
 from mlx_autoresearch.trials.trial import TrialFailed, status_of
@@ -55,10 +54,10 @@ class Experiment:
         changed and untrusted code has run, the experiment is rejected. If it has changed and no such code has run,
         somebody else changed it: raises UserError, and the experiment is forgotten.
         """
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder.mkdir(parents=True)
-        self._workspace.reset(self._best.commit)
-        started = time.monotonic()
+        remove(self._folder)
+        make_own_folder(self._folder)
+        self._workspace.keep(self._best.commit)
+        started = self._search.seconds()
         candidate: Candidate | None = None
         try:
             self._view.doing(f"experiment {self._number}: waiting for {self._proposer.name}")
@@ -75,7 +74,7 @@ class Experiment:
             status, reason = ended.status, str(ended)
         except TrialFailed as failure:
             status, reason = status_of(failure.kind), f"{failure.kind}: {one_line(failure.detail)}"
-            (self._folder / OUTPUT).write_text(failure.detail, encoding="utf-8")
+            self._write(OUTPUT, failure.detail)
         now = integrity.trusted_state(self._search.config)
         if self._search.untrusted_code_ran and (changed := differing(trusted, now)):
             status, reason = "rejected", f"guard: {changed[0]} changed, which results depend on"
@@ -187,11 +186,11 @@ class Experiment:
     def _record(self, status: Status, reason: str, started: float) -> Record:
         """Write the experiment down."""
         diff = printable(self._workspace.diff(self._best.commit, self._commit))
-        (self._folder / DIFF).write_text(diff, encoding="utf-8", errors="replace")
+        self._write(DIFF, diff)
         if status != "keep":
-            for trial in self._trials:
-                for file in (self._search.home / trial.run).glob("*.safetensors"):
-                    file.unlink(missing_ok=True)
+            for run in (self._search.home / trial.run for trial in self._trials):
+                for file in () if run.is_symlink() else run.glob("*.safetensors"):
+                    remove(file)
         record = Record(
             number=self._number,
             event="experiment",
@@ -206,8 +205,13 @@ class Experiment:
             overrides=self._overrides,
             status=status,
             reason=one_line(reason, LONGEST_REASON),
-            **measured(self._trials, started),
+            **measured(self._trials, self._search.seconds() - started),
         )
         self._search.ledger.append(record)
         self._view.decided(record, self._search.best)
         return record
+
+    def _write(self, name: str, text: str) -> None:
+        """A file in the experiment's folder, whatever untrusted code has put in the place of either."""
+        make_own_folder(self._folder)
+        HeldFile(self._folder / name).write(text.encode(errors="replace"))

@@ -7,6 +7,7 @@ everything after it (the branch, results.tsv) is rebuilt from the ledger.
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,10 +26,10 @@ from mlx_autoresearch.ledger.files import (
     experiment_folder,
     experiments_folder,
 )
-from mlx_autoresearch.ledger.held import HeldFile
+from mlx_autoresearch.ledger.held import HeldFile, HeldFolder, make_folder, remove
 from mlx_autoresearch.ledger.ledger import Ledger, Record, Trial
 from mlx_autoresearch.machine.files import write_atomically
-from mlx_autoresearch.machine.lock import acquired
+from mlx_autoresearch.machine.lock import acquired, is_free
 from mlx_autoresearch.sandbox.processes import kill_all, marked
 from mlx_autoresearch.trials.trial import run_trial
 
@@ -43,6 +44,7 @@ class Search:
 
     mark: by which every process that the search starts is found again; see `processes.marked`.
     run_trial: as trials.trial has it. untrusted_code_ran: since what results depend on was last compared.
+    waited_seconds: for the device, in all trials of this process.
     """
 
     def __init__(self, repository: Path, home: Path, config: SearchConfig, *, run_trial: Runner = run_trial):
@@ -51,18 +53,25 @@ class Search:
         self.ledger = Ledger(home / LEDGER)
         self.workspace = Workspace(repository, home, config.tag, self.mark)
         self.untrusted_code_ran = False
-        self._held: list[HeldFile] = []
+        self.waited_seconds = 0.0
+        self._lock = FileLock(home / LOCK)
+        self._lock_inode = 0
+        self._held: list[HeldFolder | HeldFile] = []
 
     @classmethod
     def start(cls, config: SearchConfig, parent: Path, repository: Path, *, run_trial: Runner = run_trial) -> Search:
-        """A new search in `parent`/<tag>: its folder, branch and worktree. Raises UserError when there is one."""
+        """A new search in `parent`/<tag>: its folder, branch and worktree.
+
+        Replaces one that has measured nothing. Raises UserError when there is another one.
+        """
         home = parent.absolute() / config.tag
-        if (home / SETTINGS).exists():
-            raise UserError(f"{home} holds a search already: `research resume {config.tag}`, or choose another tag")
-        if (home / LEDGER).exists():
-            raise UserError(f"{home} has a ledger but no {SETTINGS}: restore it, or choose another tag")
         workspace = Workspace(repository, home, config.tag)
-        if (home / STARTING).is_file():  # of a start that was killed half way: nothing in it has happened
+        empty = _has_measured_nothing(home) and workspace.is_at_start()
+        if (home / SETTINGS).exists() and not empty:
+            raise UserError(f"{home} holds a search already: `research resume {config.tag}`, or choose another tag")
+        if (home / LEDGER).exists() and not empty:
+            raise UserError(f"{home} has a ledger but no {SETTINGS}: restore it, or choose another tag")
+        if (home / STARTING).is_file() or empty:  # of a start that was killed half way: nothing in it has happened
             workspace.discard()
             shutil.rmtree(home)
         if home.exists() and any(home.iterdir()):
@@ -84,7 +93,8 @@ class Search:
         home = home.absolute()
         if not (home / SETTINGS).is_file():
             raise UserError(f"{home} holds no search; `research start` makes one")
-        search = cls(repository_of_search(home), home, load_search(home / SETTINGS), run_trial=run_trial)
+        config = load_search(home / SETTINGS)
+        search = cls(repository_of_search(home, config.tag), home, config, run_trial=run_trial)
         if not search.workspace.has_code(search.workspace.best):
             raise UserError(
                 f"the search {search.config.tag} was begun with an earlier version of mlx_autoresearch, whose code "
@@ -96,13 +106,16 @@ class Search:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """While this process runs the search. Raises UserError when another one does."""
-        lock = FileLock(self.home / LOCK)
-        if not acquired(lock):
-            raise UserError(f"another process is running the search in {self.home}")
+        self._take_lock()
         try:
             yield
         finally:
-            lock.release()
+            self._lock.release()
+
+    def _take_lock(self) -> None:
+        if not acquired(self._lock):
+            raise UserError(f"another process is running the search in {self.home}")
+        self._lock_inode = (self.home / LOCK).stat().st_ino
 
     def recover(self) -> None:
         """Whatever state the last process left: end its processes, forget what was not decided, restore the best."""
@@ -114,24 +127,45 @@ class Search:
             self.workspace.keep(best.commit)
         else:
             self.workspace.reset()
+        make_folder(experiments_folder(self.home))
         for folder in experiments_folder(self.home).glob("[0-9]*"):
+            if folder.is_symlink() or not folder.is_dir():  # untrusted code has put it there
+                remove(folder)
+                continue
             for scratch in [*folder.glob(f"{SCRATCH}-*"), folder / CODE]:
-                shutil.rmtree(scratch, ignore_errors=True)
+                remove(scratch)
         number = self.next_number()
         self.workspace.forget(number)
-        shutil.rmtree(self.folder(number), ignore_errors=True)
+        remove(self.folder(number))
         self.ledger.write_tsv()
 
     def hold(self) -> None:
-        """Hold in memory what the files say by which the search is opened again."""
-        self._held = [HeldFile(self.home / name) for name in (SETTINGS, TRUSTED)]
-        for file in self._held:
+        """Hold in memory the folders, and the files by which the search is opened again."""
+        files = [HeldFile(self.home / name) for name in (SETTINGS, TRUSTED)]
+        for file in files:
             file.read()
+        self._held = [HeldFolder(self.home), HeldFolder(experiments_folder(self.home)), *files]
 
     def restore(self) -> list[str]:
         """Put the search's own files back where something else has changed them; the names of those."""
-        changed = [self.ledger.path.name] if self.ledger.restore() else []
-        return changed + [file.path.name for file in self._held if file.restore()]
+        changed = [held.path.name for held in self._held if held.restore()]
+        if self._lock.is_locked and self._lock_lost():
+            changed.append(LOCK)
+            self._lock.release()
+            remove(self.home / LOCK)
+            self._take_lock()
+        return self.ledger.restore() + changed
+
+    def _lock_lost(self) -> bool:
+        """Whether the file that is locked is no longer the one that other processes find."""
+        try:
+            return (self.home / LOCK).lstat().st_ino != self._lock_inode
+        except OSError:
+            return True
+
+    def seconds(self) -> float:
+        """A clock that stands still while a trial waits for the device."""
+        return time.monotonic() - self.waited_seconds
 
     @property
     def best(self) -> Record:
@@ -147,3 +181,13 @@ class Search:
     def folder(self, number: int) -> Path:
         """Where an experiment's files are."""
         return experiment_folder(self.home, number)
+
+
+def _has_measured_nothing(home: Path) -> bool:
+    """Whether `home` holds a search, which no process runs, without a record and without an experiment's folder."""
+    return (
+        (home / SETTINGS).is_file()
+        and not Ledger(home / LEDGER).records()
+        and all(path.name == experiment_folder(home, 0).name for path in experiments_folder(home).glob("*"))
+        and is_free(home / LOCK)
+    )

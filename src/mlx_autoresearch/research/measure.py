@@ -10,7 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from mlx_autoresearch.ledger.files import CODE
+from mlx_autoresearch.ledger.held import make_own_folder, remove
 from mlx_autoresearch.ledger.ledger import Trial
+from mlx_autoresearch.trials.clock import Event
 from mlx_autoresearch.trials.limits import Limits, default_memory_mb
 from mlx_autoresearch.trials.trial import TrialFailed
 
@@ -27,9 +29,16 @@ def measure(search: Search, candidate: Candidate, seed: int, folder: Path, view:
 
     Raises TrialFailed, of the kind "guard" where changed code has changed anything outside its run folder.
     """
+
+    def say(event: Event) -> None:
+        if event["event"] == "waited":
+            search.waited_seconds += event["seconds"]
+        view.progress(event)
+
     run = folder / str(seed)
-    shutil.rmtree(run, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_own_folder(folder)
+    remove(run)
+    remove(run.with_name(f"{run.name}.txt"))
     try:
         with _code_of(search, candidate, folder) as code, watched(search, folder, code) if code else nullcontext():
             trial = search.run_trial(
@@ -39,7 +48,7 @@ def measure(search: Search, candidate: Candidate, seed: int, folder: Path, view:
                 code=code,
                 limits=_limits(search),
                 mark=search.mark,
-                say=view.progress,
+                say=say,
             )
     except Trespass as trespass:
         end = f"; it ended with {trespass.__cause__}" if trespass.__cause__ else ""
@@ -54,7 +63,7 @@ def _code_of(search: Search, candidate: Candidate, folder: Path) -> Iterator[Pat
         yield None
         return
     code = folder / CODE
-    shutil.rmtree(code, ignore_errors=True)
+    remove(code)
     try:
         search.workspace.snapshot(candidate.commit, code)
         yield code

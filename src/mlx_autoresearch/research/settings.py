@@ -20,6 +20,7 @@ from mlx_autoresearch.config.load import load_config, validate_config
 from mlx_autoresearch.config.settings import Config, Section
 from mlx_autoresearch.config.yaml_text import dump_yaml, read_mapping, read_text
 from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.ledger.files import SETTINGS
 from mlx_autoresearch.ledger.seeds import Seeds
 from mlx_autoresearch.trials.limits import Limits
 
@@ -87,6 +88,15 @@ def load_search(path: str | Path, overrides: Iterable[str] = ()) -> SearchConfig
         return SearchConfig.model_validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
         raise UserError(f"{path}: {explain(error, SearchConfig)[1]}") from None
+
+
+def tag_of(home: Path) -> str:
+    """The tag of the search in `home`, whose folder may have been renamed; of any version."""
+    path = home / SETTINGS
+    if not path.is_file():
+        return home.name
+    tag = read_mapping(path, "search's settings", ["tag"], "restore it").get("tag")
+    return tag if isinstance(tag, str) else home.name
 
 
 def _start(given: dict[str, Any], path: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from mlx_autoresearch.machine.files import write_atomically
 from mlx_autoresearch.machine.git import git
 from mlx_autoresearch.training.files import CONFIG
 
+from .settings import tag_of
 from .workspace import EXPERIMENT, Workspace, repository_of_search
 
 _BEST = "best"  # in a home: what is made of the winner
@@ -24,13 +25,14 @@ _BEST = "best"  # in a home: what is made of the winner
 
 @dataclass(frozen=True)
 class Winner:
-    """The best experiment of the search in `home`, in the repository that it belongs to.
+    """The best experiment of the search `tag` in `home`, in the repository that it belongs to.
 
     baseline: the starting point's record.
     """
 
     home: Path
     repository: Path
+    tag: str
     record: Record
     baseline: Record | None
 
@@ -43,7 +45,8 @@ class Winner:
         if record is None:
             raise UserError(f"{home} has no kept experiment yet: `mlx-autoresearch research start` makes one")
         baseline = next((r for r in ledger.records() if r.event == "baseline"), None)
-        return cls(home, repository_of_search(home), record, baseline)
+        tag = tag_of(home)
+        return cls(home, repository_of_search(home, tag), tag, record, baseline)
 
     @property
     def folder(self) -> Path:
@@ -53,7 +56,7 @@ class Winner:
     @property
     def workspace(self) -> Workspace:
         """The search's branch and worktree."""
-        return Workspace(self.repository, self.home, self.home.name)
+        return Workspace(self.repository, self.home, self.tag)
 
     def check_out(self, folder: str | Path, branch: str | None = None) -> Path:
         """A worktree of the repository at the winner's commit in `folder`, which must not exist; on a new `branch`,

@@ -20,6 +20,7 @@ from mlx_autoresearch.ledger.ledger import Record
 from mlx_autoresearch.machine.files import write_atomically
 from mlx_autoresearch.metric.bits import LanguageModel, evaluate_bpb
 from mlx_autoresearch.metric.holdout import holdout_documents
+from mlx_autoresearch.plain_text import one_line
 from mlx_autoresearch.training import trainer
 from mlx_autoresearch.training.data import open_data
 from mlx_autoresearch.training.export import export as export_run
@@ -66,6 +67,8 @@ def train(winner: Winner, overrides: Sequence[str], *, seed: int) -> dict[str, A
         try:
             trial = run_trial(config, seed=seed, folder=folder, code=code, limits=Limits(), say=say)
         except TrialFailed as error:
+            if error.kind == "setup":  # a setting of the user's, which the changed code refuses
+                raise UserError(one_line(error.detail)) from None
             raise RunFailed(str(error)) from None
     return {"run": trial.run, "val_bpb": trial.val_bpb, "num_steps": trial.steps}
 

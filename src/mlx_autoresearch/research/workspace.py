@@ -7,6 +7,7 @@ No hook is ever run. A commit is made without moving the branch; `keep` moves it
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import tarfile
 from contextlib import suppress
@@ -15,6 +16,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.ledger.held import make_folder, make_own_folder, remove
 from mlx_autoresearch.machine.files import write_atomically
 from mlx_autoresearch.machine.git import attempt, command, complaint, environment, git, output, run
 from mlx_autoresearch.sandbox.processes import MARK
@@ -65,7 +67,16 @@ class Workspace:
         self._add_worktree()
         (self.path / EXPERIMENT).parent.mkdir(parents=True, exist_ok=True)
         (self.path / EXPERIMENT).write_text(experiment, encoding="utf-8")
-        self.keep(self.commit(0, f"research {self.tag}: the starting point", head))
+        self.keep(self.commit(0, self._starting_point, head))
+
+    def is_at_start(self) -> bool:
+        """Whether the branch has no commit of an experiment: it is as `create` has made it, or there is none."""
+        tip = self._resolve(self.branch)
+        return tip is None or self._in_repository("show", "-s", "--format=%s", tip).strip() == self._starting_point
+
+    @property
+    def _starting_point(self) -> str:
+        return f"research {self.tag}: the starting point"
 
     def discard(self) -> None:
         """Take away worktree, branch and refs."""
@@ -79,7 +90,7 @@ class Workspace:
         """Remove what a git that was killed left: locks of our own refs and index."""
         ours = [self._common / f"{self.branch}.lock", *(self._common / "refs/research" / self.tag).glob("*.lock")]
         for lock in [*ours, self._admin / "index.lock", self._admin / "HEAD.lock"]:
-            lock.unlink(missing_ok=True)
+            remove(lock)
 
     @property
     def best(self) -> str:
@@ -90,17 +101,23 @@ class Workspace:
         return commit
 
     def commit(self, number: int, message: str, parent: str) -> str:
-        """A commit of the worktree as it is, kept alive by a ref of its own; the branch stays where it is."""
+        """A commit of the worktree as it is, kept alive by a ref of its own; the branch stays where it is.
+
+        A worktree that is gone, or no folder, counts as an empty one.
+        """
+        make_own_folder(self.path)
+        self._renew_admin()
+        self._git("read-tree", parent)
         self._git("add", "--all", "--force", "--", EXPERIMENT, *[p for p in CODE if (self.path / p).exists()])
         self._git("add", "--all")
         tree = self._git("write-tree").strip()
         commit = self._git("commit-tree", tree, "-p", parent, "-m", message).strip()
-        self._git("update-ref", self._ref(number), commit)
+        self._update_ref(self._ref(number), commit)
         return commit
 
     def keep(self, commit: str) -> None:
         """Move the branch and the worktree to a commit."""
-        self._git("update-ref", self.branch, commit)
+        self._update_ref(self.branch, commit)
         self.reset(commit)
 
     def reset(self, commit: str | None = None) -> None:
@@ -109,27 +126,27 @@ class Workspace:
             self._add_worktree()
         if self.path.is_symlink() or (self.path / ".git").is_dir():
             self._add_worktree()
-        self.unlock()
-        write_atomically(self._admin / "HEAD", f"ref: {self.branch}\n")  # git knows no worktree with half a HEAD
+        self._renew_admin()
         write_atomically(self.path / ".git", f"gitdir: {self._admin}\n")
-        (self._admin / "index").unlink(missing_ok=True)  # or a doctored one would hide what differs
         self._git("read-tree", "--reset", "-u", commit or self.best)
         self._git("checkout-index", "--all", "--force")
         self._git("clean", "-ffdxq")
 
     def forget(self, number: int) -> None:
         """Drop the ref of an experiment that was not decided."""
-        self._git("update-ref", "-d", self._ref(number))
+        self._in_repository("update-ref", "--no-deref", "-d", self._ref(number))
 
     def change(self, parent: str, commit: str) -> Change:
         """What `commit` changes."""
-        raw = self._git("diff-tree", "-r", "-z", "--no-renames", "--raw", parent, commit).split("\0")
+        raw = self._in_repository("diff-tree", "-r", "-z", "--no-renames", "--raw", parent, commit).split("\0")
         status, modes = {}, {}
         for entry, path in zip(raw[0::2], raw[1::2], strict=False):
             _, mode, _, _, letter = entry.split(" ")
             status[path], modes[path] = letter, mode
         counts = [0, 0, 0, 0]
-        for line in self._git("diff-tree", "-r", "-z", "--no-renames", "--numstat", parent, commit).split("\0"):
+        for line in self._in_repository("diff-tree", "-r", "-z", "--no-renames", "--numstat", parent, commit).split(
+            "\0"
+        ):
             if line:
                 added, removed, path = line.split("\t", 2)
                 for i, count in enumerate((added, removed)):
@@ -139,12 +156,17 @@ class Workspace:
 
     def diff(self, parent: str, commit: str) -> str:
         """The patch, as text."""
-        return self._git("diff-tree", "-p", "-M", "--no-color", "--no-ext-diff", "--no-textconv", parent, commit)
+        return self._in_repository(
+            "diff-tree", "-p", "-M", "--no-color", "--no-ext-diff", "--no-textconv", parent, commit
+        )
 
     def read(self, commit: str, path: str) -> bytes | None:
-        """A file's content at a commit; None when it is not there."""
-        done = self._attempt("cat-file", "blob", f"{commit}:{path}")
-        return done.stdout if done.returncode == 0 else None
+        """A file's content at a commit; None when it is not there. Raises UserError when the commit is not."""
+        entry = self._in_repository("ls-tree", "-z", commit, "--", path).removesuffix("\0")
+        if " blob " not in entry.partition("\t")[0]:
+            return None
+        blob = entry.partition("\t")[0].split(" ")[2]
+        return output(command(["cat-file", "blob", blob], self.repository), self._environment())
 
     def apply(self, patch: str) -> str | None:
         """Apply a patch to the worktree; what is wrong with it, or None."""
@@ -166,13 +188,13 @@ class Workspace:
                 f"commit {commit[:10]} has no {CODE[0]}: it is of an earlier version of mlx_autoresearch, whose code "
                 "this one cannot run; check it out, and use that version there"
             )
-        command = self._command("archive", "--format=tar", commit, "--", *there)
-        with tarfile.open(fileobj=io.BytesIO(output(command, self._environment()))) as tar:
+        archive = command(["archive", "--format=tar", commit, "--", *there], self.repository)
+        with tarfile.open(fileobj=io.BytesIO(output(archive, self._environment()))) as tar:
             tar.extractall(folder, filter="data")
 
     def _code_in(self, commit: str) -> list[str]:
-        """Those of `CODE` that a commit has; asked of the repository, since the worktree may have been moved."""
-        return git(["ls-tree", "--name-only", commit, "--", *CODE], self.repository).splitlines()
+        """Those of `CODE` that a commit has."""
+        return self._in_repository("ls-tree", "--name-only", commit, "--", *CODE).splitlines()
 
     def _ref(self, number: int) -> str:
         return f"refs/research/{self.tag}/{number:04d}"
@@ -182,18 +204,26 @@ class Workspace:
         """Git's own folder of the worktree."""
         wanted = str(self.path / ".git")
         for entry in sorted((self._common / "worktrees").glob("*/gitdir")):
-            if entry.read_text(encoding="utf-8").strip() == wanted:
+            if entry.is_file() and os.fsdecode(entry.read_bytes()).strip() == wanted:
                 return entry.parent
         return self._common / "worktrees" / "none"
 
+    def _renew_admin(self) -> None:
+        """Write anew what an agent may have changed in git's own folder of the worktree; its index is empty then."""
+        self.unlock()
+        for name, content in (("HEAD", f"ref: {self.branch}\n"), ("commondir", "../..\n")):
+            if not (self._admin / name).is_file():
+                remove(self._admin / name)
+            write_atomically(self._admin / name, content)  # git knows no worktree with half a HEAD
+        remove(self._admin / "index")  # or a doctored one would hide what differs
+
     def _add_worktree(self) -> None:
-        if self.path.is_symlink() or self.path.is_file():
-            self.path.unlink()
-        shutil.rmtree(self.path, ignore_errors=True)
+        remove(self.path)
+        make_folder(self._common / "worktrees")
         git(["worktree", "prune"], self.repository)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         name = self.branch.removeprefix("refs/heads/")
-        git(["worktree", "add", "--quiet", "--force", str(self.path), name], self.repository)
+        git(["worktree", "add", "--quiet", "--force", "--force", str(self.path), name], self.repository)
 
     def _resolve(self, ref: str) -> str | None:
         done = attempt(
@@ -206,6 +236,14 @@ class Workspace:
 
     def _environment(self) -> dict[str, str]:
         return environment(**{MARK: self._mark})
+
+    def _update_ref(self, ref: str, commit: str) -> None:
+        """Not through a symbolic ref that an agent has made of it: that would move a branch of the user."""
+        self._in_repository("update-ref", "--no-deref", ref, commit)
+
+    def _in_repository(self, *arguments: str) -> str:
+        """Git without the worktree, which may have been moved, or be gone."""
+        return run(command([*arguments], self.repository), self._environment())
 
     def _git(self, *arguments: str) -> str:
         return run(self._command(*arguments), self._environment())
@@ -234,14 +272,19 @@ def require_code(repository: Path) -> None:
             raise UserError(f"{repository} has no committed {path}: run this in a clone of mlx_autoresearch")
 
 
-def repository_of_search(home: Path) -> Path:
-    """The checkout with a search's branch: the one around its home or, for a home elsewhere, the one we are in."""
+def repository_of_search(home: Path, tag: str) -> Path:
+    """The checkout with a search's branch: the one around its home or, for a home elsewhere, the one we are in.
+
+    Raises UserError when neither has it.
+    """
     for folder in (home.absolute().parent, Path.cwd()):
         with suppress(UserError):
             root = repository_of(folder)
-            git(["rev-parse", "--verify", "--quiet", f"refs/heads/research/{home.absolute().name}"], root)
+            git(["rev-parse", "--verify", "--quiet", f"refs/heads/research/{tag}"], root)
             return root
-    raise UserError(f"the checkout that {home} belongs to is not here: run this in the clone it was started in")
+    raise UserError(
+        f"no branch research/{tag} here, to which {home} belongs: run this in the clone that the search was started in"
+    )
 
 
 def uncommitted(repository: Path) -> list[str]:

@@ -14,7 +14,8 @@ from mlx_autoresearch.config.settings import Config
 from .limits import BUDGET_SHARE, JUDGED_SLACK
 
 # {"event": "start"}, {"event": "step", "step": 1, "loss": 2.0, "remaining": 3.0}, {"event": "trained"} (it scores now)
-# and {"event": "finish"}, from the training; {"event": "waiting", "message": a line for the user}, from `run_trial`.
+# and {"event": "finish"}, from the training; {"event": "waiting", "message": a line for the user} and
+# {"event": "waited", "seconds": 2.0}, from `run_trial`.
 Event = Mapping[str, Any]
 
 _FOR_DISPLAY = ("start", "step", "trained", "finish")

@@ -78,9 +78,11 @@ def run_trial(
     config = with_settings(config, {"train.seed": seed, "train.checkpoint_every": None}, "the trial")
     folder = folder.absolute()
     with (
-        device_lock(lambda line: say({"event": "waiting", "message": line})),
+        device_lock(lambda line: say({"event": "waiting", "message": line})) as waited,
         temporary_folder(folder.parent, SCRATCH) as scratch,
     ):
+        if waited:
+            say({"event": "waited", "seconds": waited})
         started = time.monotonic()
         run = folder if code is None else scratch / "run"
         clock, outcome = _train(config, run, code, limits, mark, scratch, say)

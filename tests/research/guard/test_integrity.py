@@ -5,8 +5,6 @@ Without Landlock nothing keeps it from writing, so these tests turn Landlock off
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import mlx_autoresearch
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.data.prepared import open_prepared
 from mlx_autoresearch.errors import UserError
@@ -26,121 +25,18 @@ from mlx_autoresearch.research.proposers.base import Context, Proposal, Proposal
 from mlx_autoresearch.research.workspace import EXPERIMENT, Workspace
 from mlx_autoresearch.sandbox import landlock
 from mlx_autoresearch.trials.trial import TrialFailed
-from tests.support.laboratory import Quiet, free_trial, git, make_search, run_search
+from tests.support.laboratory import Quiet, free_trial, make_search, run_search
+from tests.support.vandals import (
+    DAMAGE,
+    PATCH,
+    Damage,
+    Honest,
+    forge,
+    raises,
+    vandal,
+)
 
-PATCH = """\
---- a/src/mlx_autoresearch/recipe/schedule.py
-+++ b/src/mlx_autoresearch/recipe/schedule.py
-@@ -1 +1,2 @@
-+# changed
- {line}
-"""
-Damage = Callable[[Search], object]
-
-
-def forge(search: Search) -> None:
-    """A baseline so bad that anything would be kept."""
-    lines = search.ledger.path.read_text().splitlines()
-    baseline = json.loads(lines[0])
-    for trial in baseline["trials"]:
-        trial["val_bpb"] += 7
-    search.ledger.path.write_text("\n".join([json.dumps(baseline), *lines[1:]]) + "\n")
-
-
-def replaced(name: str, make: Callable[[Path], object]) -> Damage:
-    """A file or folder of the home, with something else in its place."""
-
-    def damage(search: Search) -> None:
-        path = search.home / name
-        path.rename(path.with_name("moved"))
-        make(path)
-
-    return damage
-
-
-DAMAGE: dict[str, tuple[Damage, str]] = {
-    "a changed ledger": (forge, "ledger.jsonl"),
-    "a truncated ledger": (lambda s: os.truncate(s.ledger.path, 300), "ledger.jsonl"),
-    "a longer ledger": (lambda s: s.ledger.path.write_text(2 * s.ledger.path.read_text()), "ledger.jsonl"),
-    "a deleted ledger": (lambda s: s.ledger.path.unlink(), "ledger.jsonl"),
-    "a link to a ledger": (replaced("ledger.jsonl", lambda p: p.symlink_to("moved")), "ledger.jsonl"),
-    "a folder as ledger": (replaced("ledger.jsonl", Path.mkdir), "ledger.jsonl"),
-    "changed settings": (lambda s: (s.home / "research.yaml").write_text("tag: mine\n"), "research.yaml"),
-    "deleted settings": (lambda s: (s.home / "research.yaml").unlink(), "research.yaml"),
-    "changed hashes": (lambda s: (s.home / "state.json").write_text("{}"), "state.json"),
-    "deleted hashes": (lambda s: (s.home / "state.json").unlink(), "state.json"),
-    "another experiment's file": (
-        lambda s: (s.home / "experiments/0000/42/checkpoint.safetensors").write_bytes(b"WEIGHTS"),
-        "experiments/0000/42/checkpoint.safetensors",
-    ),
-    "another experiment's new file": (lambda s: (s.home / "experiments/0000/x").touch(), "experiments/0000/x"),
-    "another experiment's folder": (lambda s: shutil.rmtree(s.home / "experiments/0000"), "experiments/0000"),
-    "a link to an experiment's folder": (
-        replaced("experiments/0000", lambda p: p.symlink_to("moved")),
-        "experiments/0000",
-    ),
-    "a file of the checkout": (lambda s: (s.repository / "README.md").write_text("mine\n"), "README.md"),
-    "a new file of the checkout": (lambda s: (s.repository / "new.py").touch(), "new.py"),
-    "a branch of the checkout": (lambda s: git(s.repository, "branch", "mine"), "refs/heads/mine"),
-    "git's settings": (lambda s: git(s.repository, "config", "core.editor", "mine"), "git settings"),
-}
 damages = pytest.mark.parametrize(("damage", "name"), DAMAGE.values(), ids=DAMAGE)
-
-
-@pytest.fixture
-def search(repository: Path, tiny: Config, monkeypatch: pytest.MonkeyPatch) -> Search:
-    """Its first experiment changes code, its second one a learning rate, for the better."""
-    monkeypatch.setattr(landlock, "version", lambda: 0)
-    line = (repository / "src/mlx_autoresearch/recipe/schedule.py").read_text().split("\n")[0]
-    steps = [
-        {"hypothesis": "code", "patch": PATCH.format(line=line)},
-        {"hypothesis": "rate", "overrides": {"optimizer.matrix_lr": 0.001}},
-    ]
-    config = make_search(tiny, steps, seeds={"baseline": 2, "best": 1, "most": 2})
-    return Search.start(config, repository / "runs", repository, run_trial=free_trial)
-
-
-class Honest:
-    """What must be in the home whatever untrusted code did: what was there before it ran."""
-
-    def __init__(self, search: Search):
-        self.search = search
-        run_search(search, experiments=0)
-        self.files = {name: (search.home / name).read_bytes() for name in ("research.yaml", "state.json")}
-        [self.baseline] = search.ledger.records()
-
-    def check(self) -> tuple[Record, Record]:
-        """The records of the two experiments; the second one was judged by the true baseline."""
-        home = self.search.home
-        records = Ledger(home / "ledger.jsonl").records()
-        assert records == self.search.ledger.records()
-        baseline, first, second, *_ = records
-        assert baseline == self.baseline
-        assert second.status == "keep", second.reason
-        assert {name: (home / name).read_bytes() for name in self.files} == self.files
-        assert not any((home / name).is_symlink() for name in ("ledger.jsonl", *self.files))
-        run_search(Search.open(home, run_trial=free_trial))  # and it can be resumed
-        return first, second
-
-
-def vandal(search: Search, damage: Damage, end: Callable[[], object] = lambda: None) -> Callable[..., Trial]:
-    """Trials of changed code do the damage, and then end as they are told; others are free."""
-
-    def trial(config: Config, *, code: Path | None, **given: Any) -> Trial:
-        result = free_trial(config, code=code, **given)
-        if code is not None:
-            damage(search)
-            end()
-        return result
-
-    return trial
-
-
-def raises(error: BaseException) -> Callable[[], object]:
-    def end() -> None:
-        raise error
-
-    return end
 
 
 @damages
@@ -178,6 +74,42 @@ def test_a_trial_that_changes_the_code_it_runs_is_rejected(search: Search) -> No
     run_search(search)
     record, _ = honest.check()
     assert record.reason == "guard: the code that it runs changed outside the run's own folder"
+
+
+@pytest.mark.parametrize("name", ["errors/__init__.pyc", "__pycache__/errors.cpython-399.pyc"])
+def test_a_compiled_module_in_the_place_of_a_trusted_one_is_noticed(
+    search: Search, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The installation is a copy here: what is planted must not be imported."""
+    (tmp_path / "installed").mkdir()
+    shutil.copytree(Path(mlx_autoresearch.__file__).parent, tmp_path / "installed/mlx_autoresearch")
+    monkeypatch.setattr("mlx_autoresearch.research.guard.integrity._INSTALLED", tmp_path / "installed/mlx_autoresearch")
+    planted = tmp_path / "installed/mlx_autoresearch" / name
+    run_search(search, experiments=0)
+
+    def damage(search: Search) -> None:
+        planted.parent.mkdir(exist_ok=True)
+        planted.touch()
+
+    search.run_trial = vandal(search, damage)
+    run_search(search, experiments=1) if "__pycache__" in name else None
+    if "__pycache__" not in name:
+        with pytest.raises(UserError, match="what results depend on has changed"):
+            run_search(search)
+    record = search.ledger.records()[1]
+    assert record.status == "rejected"
+    assert planted.name in record.reason
+
+
+def test_a_home_in_the_checkout_that_git_does_not_ignore_is_the_searchs_own(
+    repository: Path, tiny: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(landlock, "version", lambda: 0)
+    line = (repository / "src/mlx_autoresearch/recipe/schedule.py").read_text().split("\n")[0]
+    config = make_search(tiny, [{"hypothesis": "code", "patch": PATCH.format(line=line)}])
+    search = Search.start(config, repository / "mine", repository, run_trial=free_trial)
+    run_search(search)
+    assert [r.status for r in search.ledger.records()][:2] == ["keep", "discard"]
 
 
 def test_a_trial_that_stays_in_its_folder_is_not_blamed(search: Search) -> None:
@@ -233,6 +165,23 @@ def test_where_the_search_is_stopped_its_files_are_put_back(search: Search) -> N
     search.run_trial = free_trial
     run_search(search)
     honest.check()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda w: shutil.rmtree(w),
+        lambda w: (shutil.rmtree(w), w.symlink_to("/tmp")),
+        lambda w: (shutil.rmtree(w), w.touch()),
+        lambda w: (w.parents[2] / ".git/worktrees/worktree/index").write_text("x"),
+        lambda w: (w.parents[2] / ".git/worktrees/worktree/HEAD").unlink(),
+    ],
+)
+def test_an_agent_that_breaks_its_worktree_costs_the_experiment_only(search: Search, damage: Any) -> None:
+    honest = Honest(search)
+    run(search, Vandal(search, lambda s: damage(s.workspace.path), lambda: None), Quiet())
+    first, _ = honest.check()
+    assert first.status in ("rejected", "discard", "keep")
 
 
 def test_where_git_fails_the_search_ends_and_believes_nothing(search: Search) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,15 +17,19 @@ from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.kernels.registry import kernel_folder
 from mlx_autoresearch.ledger.files import TRUSTED, experiments_folder
 from mlx_autoresearch.machine.files import write_atomically
-from mlx_autoresearch.machine.git import git
 from mlx_autoresearch.sandbox import landlock
 from mlx_autoresearch.training.data import find_data
 from mlx_autoresearch.trials.overlay import KERNELS, PACKAGE, RECIPE
 
 from ..home import Search
 from ..settings import SearchConfig
+from .checkout import checkout_state, identity
 
 _INSTALLED = Path(_init).resolve().parent
+
+
+# What we get for a file of ours where something else lies in its place.
+_IN_ITS_PLACE = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
 
 
 class Trespass(Exception):
@@ -71,9 +76,11 @@ def trusted_state(config: SearchConfig) -> dict[str, str]:
 def trusted_files() -> dict[str, str]:
     """SHA-256 of every installed file that an experiment may not change, by its path in the package.
 
-    Not only of modules: the headers that kernels are translated with decide results, too.
+    Not only of modules: the headers that kernels are translated with decide results, too. Without what Python itself
+    writes in __pycache__; a compiled module elsewhere would be imported like any other.
     """
-    names = (p.relative_to(_INSTALLED) for p in sorted(_INSTALLED.rglob("*")) if p.is_file() and p.suffix != ".pyc")
+    files = (p for p in sorted(_INSTALLED.rglob("*")) if p.is_file() and p.parent.name != "__pycache__")
+    names = (p.relative_to(_INSTALLED) for p in files)
     return {str(name): _sha256(_INSTALLED / name) for name in names if name.parts[0] not in (RECIPE, KERNELS)}
 
 
@@ -99,7 +106,8 @@ def watched(search: Search, own: Path, code: Path | None = None) -> Iterator[Non
     search.untrusted_code_ran = True
     failure: Exception | None = None
     try:
-        yield
+        with _no_bytecode():
+            yield
     except Exception as error:
         failure = error
     except BaseException:
@@ -108,58 +116,45 @@ def watched(search: Search, own: Path, code: Path | None = None) -> Iterator[Non
     changed = [*search.restore(), *differing(before, _surroundings(search, own, code))]
     if changed:
         raise Trespass(changed[0]) from failure
+    if isinstance(failure, _IN_ITS_PLACE) and not landlock.version():
+        name = Path(failure.filename).name if isinstance(failure.filename, str) else "a file"
+        raise Trespass(name) from failure
     if failure is not None:
         raise failure
+
+
+@contextmanager
+def _no_bytecode() -> Iterator[None]:
+    """Meanwhile this process writes no .pyc, so that every new one was planted."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
 
 
 def _surroundings(search: Search, own: Path, code: Path | None) -> dict[str, str]:
     state = {"the code that it runs": _tree_hash(code)} if code else {}
     if not landlock.version():  # where there is, it keeps all else as it is
-        state |= _other_experiments(search.home, own)
-        state |= checkout_state(search.repository, search.config.tag)
+        state |= _experiments(search.home, own)
+        state |= checkout_state(search.repository, search.home, search.config.tag)
+        state |= {str(path): identity(path) for path in _INSTALLED.rglob("*.pyc")}
     return state
 
 
-def _other_experiments(home: Path, own: Path) -> dict[str, str]:
-    """Every file and folder of other experiments, with what differs once it has been changed or replaced."""
+def _experiments(home: Path, own: Path) -> dict[str, str]:
+    """Every file and folder of other experiments, with what differs once it has been changed or replaced.
+
+    Of the own one, only the folder itself.
+    """
     top = experiments_folder(home)
-    state = {top.name: _identity(top, content=False)}
+    state = {str(path.relative_to(home)): identity(path, content=False) for path in (top, own)}
     for folder, folders, files in os.walk(top):
         if Path(folder) == top:
             folders[:] = [name for name in folders if top / name != own]
         for name in (*folders, *files):
             path = Path(folder, name)
-            state[str(path.relative_to(home))] = _identity(path, content=name in files)
-    return state
-
-
-def _identity(path: Path, *, content: bool) -> str:
-    """content: also its size and change time, which nobody can set back; a folder's change with its files'."""
-    try:
-        stat = path.lstat()
-    except OSError:
-        return "gone"
-    return f"{stat.st_mode} {stat.st_ino}" + (f" {stat.st_size} {stat.st_ctime_ns}" if content else "")
-
-
-def checkout_state(repository: Path, tag: str) -> dict[str, str]:
-    """The user's checkout: HEAD, branches and tags, settings, what differs from HEAD; this search's own left out.
-
-    Raises UserError when git fails: then nobody can say that nothing changed.
-    """
-    try:
-        refs = git(["for-each-ref", "--format=%(refname) %(objectname)"], repository).splitlines()
-        own = (f"refs/heads/research/{tag} ", f"refs/research/{tag}/")
-        state = dict(line.split(" ", 1) for line in refs if not line.startswith(own))
-        state["HEAD"] = git(["rev-parse", "--symbolic-full-name", "HEAD"], repository)
-        state["git settings"] = git(["config", "--local", "--list"], repository)
-        changed = git(["status", "--porcelain", "-z", "--no-renames"], repository)
-    except UserError as error:
-        raise UserError(f"cannot tell whether the checkout has changed: {error}") from None
-    for line in changed.split("\0"):
-        if line:
-            path = repository / line[3:]
-            state[line[3:]] = line[:2] + (_sha256(path) if path.is_file() else "")
+            state[str(path.relative_to(home))] = identity(path, content=name in files)
     return state
 
 
