@@ -176,7 +176,7 @@ class TestPage:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: tuple[type, str]
     ) -> None:
         """Several processes may write it at once, and someone may read it meanwhile."""
-        Ledger(tmp_path / "ledger.jsonl").append(record(0, [3.0]))
+        Ledger(tmp_path / "ledger.jsonl").append(record(0, {42: 3.0}))
         files = write(tmp_path)
         before = [file.read_bytes() for file in files]
 
