@@ -16,13 +16,13 @@ import pytest
 from filelock import FileLock
 
 from mlx_autoresearch.cli import app as cli
-from mlx_autoresearch.cli.signals import STOPS
 from mlx_autoresearch.config import load
 from mlx_autoresearch.config.load import load_config
 from mlx_autoresearch.data.prepared import open_prepared
 from mlx_autoresearch.errors import OUT_OF_MEMORY, RunFailed, UserError
 from mlx_autoresearch.machine.paths import cache_dir
 from mlx_autoresearch.training.files import CHECKPOINT
+from mlx_autoresearch.training.stop import STOPS
 
 MAIN = [sys.executable, "-W", "error", "-c", "from mlx_autoresearch.cli import main; main()"]
 

@@ -19,10 +19,11 @@ try:
     import typer
     from typer.core import TyperGroup
 
+    from mlx_autoresearch.training.stop import STOPS
+
     from .doctor import doctor
     from .kernels import kernels
     from .research import research
-    from .signals import STOPS
     from .sweep import sweep
     from .train import config, evaluate, prepare, train
 except KeyboardInterrupt:  # these imports take most of the time before `main` handles signals

@@ -1,4 +1,4 @@
-"""The signals that stop a command."""
+"""Signals that stop a command wait while C extensions are imported."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+from mlx_autoresearch.training.stop import STOPS
 
 
 @contextmanager

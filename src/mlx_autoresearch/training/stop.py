@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
@@ -28,7 +28,7 @@ def stop_requested() -> Iterator[Callable[[], bool]]:
         requested = True
 
     # What was ignored stays so: nohup does that to SIGHUP, a shell to the SIGINT of a job in the background.
-    previous = {s: signal.signal(s, handler) for s in _STOPS if signal.getsignal(s) is not signal.SIG_IGN}
+    previous = {s: signal.signal(s, handler) for s in STOPS if signal.getsignal(s) is not signal.SIG_IGN}
     try:
         yield lambda: requested
     except RuntimeError as error:
