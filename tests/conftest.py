@@ -5,8 +5,12 @@ from collections.abc import Iterator
 
 import pytest
 
-import mlx_autoresearch  # noqa: F401  before any test imports mlx.core
-from mlx_autoresearch.machine import device
+import mlx_autoresearch  # noqa: F401  before anything imports mlx.core
+
+import mlx.core as mx  # isort: skip
+
+from mlx_autoresearch.machine import device, system
+from tests.support import mac as simulated_mac
 from tests.support.compiler_paths import compiler_path
 
 # A job in the background, or under nohup, is started with these ignored; tests of Ctrl-C would then wait for ever.
@@ -30,3 +34,14 @@ def implementation() -> str:
     if compiler_path() is None:
         pytest.skip("no GPU, and no C++ compiler the simulator can use: clang++ 17, g++ 12, or newer")
     return "simulator"
+
+
+@pytest.fixture
+def mac(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This test, and every process that it starts, is on a simulated Mac; see tests/support/mac."""
+    for name, value in simulated_mac.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(system, "name", lambda: "darwin")
+    monkeypatch.setattr(system, "processor", lambda: "arm64")
+    system.macos_version.cache_clear()
+    monkeypatch.setattr(mx, "device_info", lambda *_: simulated_mac.MODELS[simulated_mac.DEFAULT].device_info())

@@ -112,3 +112,10 @@ def test_the_architecture_page_names_files_that_exist() -> None:
     assert len(named) > 40
     missing = {name for name in named if not (FOLDER / name).exists()}
     assert not missing
+
+
+def test_one_file_asks_which_system_this_is() -> None:
+    """Whatever differs on macOS can then be run on Linux: tests/support/mac answers in that file's place."""
+    asks = re.compile(r"\bsys\.platform\b|\bos\.uname\b|\bplatform\.(?:system|machine|processor|mac_ver|uname)\b")
+    found = {p.relative_to(FOLDER).as_posix() for p in FOLDER.rglob("*.py") if asks.search(p.read_text("utf-8"))}
+    assert found == {"machine/system.py"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mlx_autoresearch.data.shards import Manifest
 from mlx_autoresearch.errors import UserError
-from mlx_autoresearch.machine import blas
+from mlx_autoresearch.machine import blas, system
 from mlx_autoresearch.machine.paths import cache_dir
 from mlx_autoresearch.machine.versions import installed, package_versions, python_version
 
@@ -95,7 +94,7 @@ def _warnings(is_gpu: bool, compiler: bool, prepared: list[PreparedFolder]) -> I
             "this machine has an NVIDIA GPU, but MLX uses the CPU: install mlx_autoresearch[cuda] in a new environment"
         )
     if not is_gpu and blas.name() == blas.REFERENCE:
-        remedy = blas.INSTALL.get(platform.machine(), "put an OpenBLAS in front with LD_PRELOAD")
+        remedy = blas.INSTALL.get(system.processor(), "put an OpenBLAS in front with LD_PRELOAD")
         yield f"MLX multiplies matrices with the reference BLAS, 30 times slower than a fast one: {remedy}"
     if not is_gpu and not compiler:
         yield "without g++ mx.compile fuses nothing on the CPU: install it (Debian and Ubuntu: apt install g++)"

@@ -6,6 +6,8 @@ import platform
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from mlx_autoresearch.machine import system
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -33,7 +35,7 @@ def print_diagnosis(diagnosis: Diagnosis, console: Console) -> None:
 
 def _lines(d: Diagnosis) -> Iterator[tuple[str, str]]:
     yield "versions", ", ".join(f"{package} {version}" for package, version in d.versions.items())
-    yield "system", f"{platform.platform()}, {platform.machine()}"
+    yield "system", f"{platform.platform()}, {system.processor()}"
     yield "device", f"{d.device} ({'GPU' if d.is_gpu else 'CPU'})"
     sizes = {"in all": d.memory.total, "recommended": d.memory.recommended, "MLX's limit": d.memory.mlx_limit}
     yield "memory", ", ".join(f"{size / 2**30:.1f} GiB {what}" for what, size in sizes.items())

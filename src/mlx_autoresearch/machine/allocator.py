@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import ctypes
 import platform
-import sys
+
+from . import system
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # <malloc.h>
 
 
 def keep_freed_memory() -> bool:
     """One arena, no mapped blocks, no trimming; True where that took effect (glibc). The process keeps its peak."""
-    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
+    if not system.is_linux() or platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
     settings = {_M_ARENA_MAX: 1, _M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: 2**31 - 1}

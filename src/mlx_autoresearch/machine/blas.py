@@ -17,6 +17,8 @@ from pathlib import Path
 
 from mlx_autoresearch.errors import UserError
 
+from . import system
+
 MKL = "Intel MKL"
 OPENBLAS = "OpenBLAS"
 REFERENCE = "reference BLAS"
@@ -32,7 +34,7 @@ def load() -> None:
     Must run before anything imports `mlx.core`. Warns once, with what to do, when that came too late and when there
     is no MKL on x86-64. Sets MKL_CBWR and OMP_NUM_THREADS only where the user has not.
     """
-    if sys.platform != "linux" or _symbol("cblas_sgemm"):  # the user has put one in front, by LD_PRELOAD for example
+    if not system.is_linux() or _symbol("cblas_sgemm"):  # the user has put one in front, by LD_PRELOAD for example
         return
     # MKL then promises the same bits from run to run however buffers are aligned, at no measurable cost. AUTO,STRICT
     # would give the same bits for any number of threads as well, but takes 10 to 20% of the speed.
@@ -49,13 +51,13 @@ def load() -> None:
         if too_late and _links_reference():
             _warn("matrix products take 30 times longer: import mlx_autoresearch before anything imports mlx.core")
         return
-    if os.uname().machine == "x86_64" and _links_reference():
+    if system.processor() == "x86_64" and _links_reference():
         _warn(f"MLX multiplies matrices with the reference BLAS, 30 times slower than Intel MKL: {INSTALL['x86_64']}")
 
 
 def name() -> str:
     """The BLAS that MLX's CPU backend calls in this process."""
-    if sys.platform == "darwin":
+    if system.is_macos():
         return "Accelerate"
     if _symbol("MKL_Get_Max_Threads"):
         return MKL

@@ -8,10 +8,11 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-import sys
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
+
+from mlx_autoresearch.machine import system
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # system calls; the same on every architecture
 _ASK_VERSION, _PATH_BENEATH, _PR_SET_NO_NEW_PRIVS = 1, 1, 38
@@ -24,7 +25,7 @@ _SCOPE = 0b11  # no abstract sockets of, no signals to processes outside
 @lru_cache
 def version() -> int:
     """The version of the kernel's Landlock, 0 where there is none."""
-    if sys.platform != "linux":
+    if not system.is_linux():
         return 0
     return max(0, _libc().syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_ASK_VERSION)))
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from mlx_autoresearch.machine import system
 
 MARK = "MLX_AUTORESEARCH_MARK"  # the environment variable
 SEPARATOR = "//"
@@ -33,7 +34,7 @@ class Process:
 
 def running() -> list[Process]:
     """Every process that this user can see."""
-    if sys.platform != "linux":
+    if not system.is_linux():
         return _from_ps()
     page = os.sysconf("SC_PAGE_SIZE")
     found = []
@@ -64,7 +65,7 @@ def descendants(root: int) -> list[Process]:
 def marked(mark: str) -> list[Process]:
     """Processes with this mark, or with one that begins with it and "//"; this process is left out."""
     prefix = os.fsencode(f"{MARK}={mark}{SEPARATOR}")
-    if sys.platform == "linux":
+    if system.is_linux():
         whole = os.fsencode(f"{MARK}={mark}\0")
         environments = {p.pid: _environment(p.pid) + b"\0" for p in running()}
         found = {pid for pid, entries in environments.items() if prefix in entries or whole in entries}

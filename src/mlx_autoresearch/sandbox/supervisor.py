@@ -18,6 +18,8 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from mlx_autoresearch.machine import system
+
 from . import landlock
 from .processes import MARK, SEPARATOR, Process, descendants, kill_all, marked
 
@@ -61,7 +63,7 @@ class Result:
 
 def main(control: int, result: int) -> None:
     """Read the command, run it, write the result."""
-    if sys.platform == "linux":
+    if system.is_linux():
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     for number in (
         signal.SIGINT,
@@ -91,7 +93,7 @@ def _become(command: Command) -> None:
     """The child after the fork: never returns."""
     try:
         os.setsid()
-        if sys.platform == "linux":
+        if system.is_linux():
             parent = os.getppid()
             _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() != parent:

@@ -6,10 +6,8 @@ import atexit
 import hashlib
 import json
 import os
-import platform
 import re
 import subprocess
-import sys
 import tempfile
 import threading
 from collections import defaultdict
@@ -18,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.machine import system
 from mlx_autoresearch.machine.files import replacing, write_atomically
 from mlx_autoresearch.machine.paths import cache_dir
 
@@ -107,19 +106,19 @@ def _processor() -> str:
         flags = re.search(r"^(?:flags|Features)\s*:.*$", Path("/proc/cpuinfo").read_text(), re.M)
     except OSError:
         flags = None
-    return platform.machine() + platform.processor() + (flags.group() if flags else "")
+    return system.processor() + (flags.group() if flags else "")
 
 
 def kernel_flags(compiler: Compiler, checked: bool) -> list[str]:
     flags = _COMMON + (_CLANG if compiler.is_clang else _GCC)
-    if compiler.is_clang and platform.machine() in ("x86_64", "AMD64"):
+    if compiler.is_clang and system.processor() in ("x86_64", "AMD64"):
         flags += ["-Xclang", "-ffloat16-excess-precision=none"]  # half rounds after every operation
     if checked:
         # A frame larger than the guard touches each page of it.
-        clash = ["-fstack-clash-protection"] if sys.platform == "linux" else []
+        clash = ["-fstack-clash-protection"] if system.is_linux() else []
         return flags + _CHECKED + (_CHECKED_CLANG if compiler.is_clang else _CHECKED_GCC) + clash
     native = {"x86_64": ["-march=native"], "aarch64": ["-mcpu=native"]}
-    return flags + native.get(platform.machine(), [])
+    return flags + native.get(system.processor(), [])
 
 
 def parse_diagnostics(text: str) -> list[Diagnostic]:
@@ -158,14 +157,14 @@ def _compile(command: list[str], source: str, target: Path, link: list[str]) -> 
         )
         if done.returncode == 0:
             # Without the sanitizers' flags: their libraries must not be linked, the runtime stands in for them.
-            undefined = ["-undefined", "dynamic_lookup"] if sys.platform == "darwin" else []
+            undefined = ["-undefined", "dynamic_lookup"] if system.is_macos() else []
             linked = subprocess.run(
                 [command[0], "-shared", obj, "-o", library, *undefined, *link],
                 capture_output=True, text=True, check=False, env=_environment(),
             )  # fmt: skip
             if linked.returncode:
                 raise UserError(f"simulator: linking failed: {linked.stderr.strip().splitlines()[-1]}")
-            if sys.platform == "darwin":  # there the lines stay in kernel.o, unless they are collected
+            if system.is_macos():  # there the lines stay in kernel.o, unless they are collected
                 subprocess.run(["dsymutil", library], capture_output=True, check=False)
                 if os.path.exists(f"{library}.dSYM"):
                     os.replace(f"{library}.dSYM", f"{target}.dSYM")

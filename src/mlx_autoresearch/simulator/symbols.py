@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterable
 from pathlib import Path
+
+from mlx_autoresearch.machine import system
 
 
 def _atos(library: Path, address: int) -> list[tuple[str, int]]:
@@ -18,7 +19,7 @@ def _atos(library: Path, address: int) -> list[tuple[str, int]]:
 
 def _frames(library: Path, addresses: list[int]) -> list[list[tuple[str, int]]]:
     """For each address the (file, line) of every inlined frame, innermost first; empty without a symbolizer."""
-    if sys.platform == "darwin":
+    if system.is_macos():
         return [_atos(library, address) for address in addresses]
     for tool in ("addr2line", "llvm-symbolizer", "llvm-symbolizer-19"):
         if shutil.which(tool):

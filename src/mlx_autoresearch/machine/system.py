@@ -1,0 +1,45 @@
+"""Which operating system this is. The only place that asks: whatever differs on macOS is reached through here."""
+
+from __future__ import annotations
+
+import platform
+import re
+import subprocess
+import sys
+from functools import lru_cache
+
+
+def name() -> str:
+    """The system as Python names it: "linux", "darwin" (macOS) or another."""
+    return sys.platform
+
+
+def is_macos() -> bool:
+    """Whether this is macOS."""
+    return name() == "darwin"
+
+
+def is_linux() -> bool:
+    """Whether this is Linux."""
+    return name() == "linux"
+
+
+def processor() -> str:
+    """The instruction set as the system names it: "x86_64", on Linux "aarch64" and on macOS "arm64" for 64-bit Arm."""
+    return platform.machine()
+
+
+@lru_cache
+def macos_version() -> tuple[int, int] | None:
+    """Major and minor version of macOS, as (26, 2); None elsewhere.
+
+    From `sw_vers`, since a Python that was built for an older macOS may be told 16.0 for 26.0 (python/cpython#135675).
+    """
+    if not is_macos():
+        return None
+    try:
+        said = subprocess.run(["sw_vers", "-productVersion"], capture_output=True, text=True, check=False).stdout
+    except OSError:
+        said = platform.mac_ver()[0]
+    found = re.match(r"(\d+)(?:\.(\d+))?", said.strip())
+    return (int(found[1]), int(found[2] or 0)) if found else None

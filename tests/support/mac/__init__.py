@@ -1,0 +1,28 @@
+"""A simulated Mac: this Linux machine gives the package macOS's answers, in this process and in all that it starts.
+
+`python -m tests.support.mac -m pytest tests/sandbox` runs a whole suite in it; the fixture `mac` puts one test into it.
+
+- `startup/sitecustomize.py` makes every Python process answer as on macOS: the system's name, no /proc, none of Linux's
+  own functions in `os`, hidden environments of Apple's programs, MLX's `device_info` of a Mac.
+- `bin/` holds the programs of macOS that the package calls, as stand-ins. They come first on PATH.
+- `models.py` has the Macs, `errors.py` what MLX raises there.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from .models import DEFAULT, MODELS
+
+HERE = Path(__file__).parent
+MODEL = "SIMULATED_MAC"  # the environment variable: one of MODELS
+
+
+def environment(model: str = DEFAULT) -> dict[str, str]:
+    """The variables that put a process, and its children, into the simulated Mac."""
+    assert model in MODELS
+    paths = {"PYTHONPATH": HERE / "startup", "PATH": HERE / "bin"}
+    return {MODEL: model} | {
+        name: os.pathsep.join([str(folder), *filter(None, [os.environ.get(name)])]) for name, folder in paths.items()
+    }

@@ -1,0 +1,11 @@
+"""What MLX raises on a Mac, all of it RuntimeError; texts from mlx/backend/metal/device.cpp and reports to MLX."""
+
+from __future__ import annotations
+
+_FAILED = "[METAL] Command buffer execution failed: "
+INTERACTIVITY = _FAILED + "Impacting Interactivity (0000000e:kIOGPUCommandBufferCallbackErrorImpactingInteractivity)."
+TIMEOUT = _FAILED + "Caused GPU Timeout Error (00000002:kIOGPUCommandBufferCallbackErrorTimeout)."
+MEMORY = _FAILED + "Insufficient Memory (00000008:kIOGPUCommandBufferCallbackErrorOutOfMemory)."
+COMPILE = (
+    "[metal::Device] Unable to build metal library from source\nprogram_source:29:10: error: expected unqualified-id\n"
+)
