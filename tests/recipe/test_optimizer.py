@@ -3,7 +3,10 @@ from __future__ import annotations
 import mlx.core as mx
 import numpy as np
 import pytest
+from mlx.utils import tree_map
 
+from mlx_autoresearch.config.gpt import GPTConfig
+from mlx_autoresearch.recipe.model import GPT
 from mlx_autoresearch.recipe.muon import muon_update, newton_schulz
 from mlx_autoresearch.recipe.optimizer import AdamWGroup, MuonAdamW, MuonGroup, adamw_update
 from tests.support.arrays import normal, relative_error
@@ -101,3 +104,17 @@ def test_groups_must_cover_every_parameter_once() -> None:
             MuonAdamW(groups).init(parameters)
     with pytest.raises(ValueError, match="matrices of one shape"):
         MuonAdamW([MuonGroup(("a", "b"), 0.1)]).init({"a": mx.zeros((2, 2)), "b": mx.zeros((2, 3))})
+
+
+@pytest.mark.parametrize(("scalar_eps", "moved"), [(1e-10, 0.5), (1e-4, 0.5e-2)])
+def test_an_epsilon_above_rounding_keeps_rounding_from_moving_the_scalars(scalar_eps: float, moved: float) -> None:
+    """While the projections are zero, the gradients of the scalars are rounding: 1e-6, say, in bfloat16."""
+    model = GPT(GPTConfig(vocab_size=64, n_layer=2, n_head=2, n_kv_head=2, n_embd=32, sequence_len=16))
+    optimizer = MuonAdamW.for_gpt(model, scalar_eps=scalar_eps)
+    before = {name: mx.array(model[name]) for name in ("resid_lambdas", "x0_lambdas")}
+    gradients = tree_map(mx.zeros_like, model.parameters())
+    gradients |= {name: mx.full(p.shape, 1e-6) for name, p in before.items()}
+    optimizer.update(model, gradients)
+    for name, share in (("x0_lambdas", 1.0), ("resid_lambdas", 0.01)):
+        change = mx.abs(model[name] - before[name]).max().item()
+        assert change == pytest.approx(share * moved, rel=0.02)

@@ -129,6 +129,11 @@ class OptimizerConfig(Section):
     embedding_lr: float = Field(default=0.6, ge=0)
     matrix_lr: float = Field(default=0.04, ge=0, description="Muon's, for the matrices inside the blocks")
     scalar_lr: float = Field(default=0.5, ge=0)
+    scalar_eps: float = Field(
+        default=1e-10,
+        gt=0,
+        description="AdamW's for resid_lambdas and x0_lambdas; above rounding noise, see RESULTS.md",
+    )
     weight_decay: float = Field(default=0.2, ge=0, description="cautious, Muon only, decays to 0 over the run")
     adam_betas: tuple[Beta, Beta] = (0.8, 0.95)
     muon_beta2: Beta = Field(default=0.95, description="NorMuon's second moment")

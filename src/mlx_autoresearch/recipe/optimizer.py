@@ -22,7 +22,7 @@ from .roles import Role, role_of
 
 _DEFAULTS, _TRAIN = OptimizerConfig(), TrainConfig()
 # The reference's constants (karpathy/autoresearch, train.py), which are no settings.
-_EPS = 1e-10  # AdamW's
+_EPS = 1e-10  # AdamW's, but for the scalars
 _LR_WIDTH = 768  # n_embd at which the learning rates of embeddings and head are as given
 _RESID_LR_SHARE = 0.01  # of scalar_lr: residual gains are sensitive
 _X0_BETAS = (0.96, 0.95)  # more momentum for the skip from the embedding
@@ -230,15 +230,15 @@ def gpt_groups(model: nn.Module, **settings: Any) -> list[AdamWGroup | MuonGroup
         else:
             of_role.setdefault(role, []).append(name)
     width = (model.config.n_embd / _LR_WIDTH) ** -0.5  # type: ignore[union-attr]
-    adamw: list[tuple[Role, float, tuple[float, float]]] = [
-        ("lm_head", s.unembedding_lr * width, s.adam_betas),
-        ("wte", s.embedding_lr * width, s.adam_betas),
-        ("value_embeds", s.embedding_lr * width, s.adam_betas),
-        ("resid_lambdas", s.scalar_lr * _RESID_LR_SHARE, s.adam_betas),
-        ("x0_lambdas", s.scalar_lr, _X0_BETAS),
+    adamw: list[tuple[Role, float, tuple[float, float], float]] = [
+        ("lm_head", s.unembedding_lr * width, s.adam_betas, _EPS),
+        ("wte", s.embedding_lr * width, s.adam_betas, _EPS),
+        ("value_embeds", s.embedding_lr * width, s.adam_betas, _EPS),
+        ("resid_lambdas", s.scalar_lr * _RESID_LR_SHARE, s.adam_betas, s.scalar_eps),
+        ("x0_lambdas", s.scalar_lr, _X0_BETAS, s.scalar_eps),
     ]
     groups: list[AdamWGroup | MuonGroup] = [
-        AdamWGroup(tuple(of_role[role]), lr, betas) for role, lr, betas in adamw if role in of_role
+        AdamWGroup(tuple(of_role[role]), lr, betas, eps) for role, lr, betas, eps in adamw if role in of_role
     ]
     for _, names in sorted(matrices.items()):
         groups.append(MuonGroup(tuple(names), s.matrix_lr, s.muon_beta2, s.weight_decay, s.ns_steps))
