@@ -1,5 +1,6 @@
 """For all tests: our package is imported first, so that MLX finds the fast BLAS, and the user's cache is left alone."""
 
+import fcntl
 import signal
 from collections.abc import Iterator
 
@@ -12,6 +13,7 @@ import mlx.core as mx  # isort: skip
 from mlx_autoresearch.machine import device, system
 from tests.support import mac as simulated_mac
 from tests.support.compiler_paths import compiler_path
+from tests.support.mac import file_control
 
 # A job in the background, or under nohup, is started with these ignored; tests of Ctrl-C would then wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -43,5 +45,7 @@ def mac(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(system, "name", lambda: "darwin")
     monkeypatch.setattr(system, "processor", lambda: "arm64")
+    for name, value in file_control.REPLACED.items():
+        monkeypatch.setattr(fcntl, name, value, raising=False)
     system.macos_version.cache_clear()
     monkeypatch.setattr(mx, "device_info", lambda *_: simulated_mac.MODELS[simulated_mac.DEFAULT].device_info())

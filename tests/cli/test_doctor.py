@@ -12,6 +12,7 @@ from rich.console import Console
 from mlx_autoresearch.cli import diagnosis, doctor
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.machine import blas, device
+from mlx_autoresearch.sandbox import confinement
 
 
 @pytest.fixture
@@ -63,6 +64,11 @@ def test_every_fact_is_one_greppable_line(cache: Path):
     )
     assert "250.0 GFLOP/s" in text
     assert str(cache) in text
+
+
+def test_it_says_what_confines(cache: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(confinement, "here", lambda: "none: just so")
+    assert "\nconfinement: none: just so\n" in printed(diagnosis.diagnose())
 
 
 def test_prepared_data_is_listed(cache: Path):

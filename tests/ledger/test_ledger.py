@@ -10,6 +10,7 @@ import pytest
 
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.ledger.ledger import Ledger
+from tests.support.mac import file_control
 from tests.support.records import RECORD, TRIAL
 
 
@@ -38,6 +39,13 @@ def test_a_torn_last_line_did_not_happen_and_does_not_hurt_the_next(ledger: Ledg
     assert ledger.records() == [RECORD]
     ledger.append(replace(RECORD, number=2))
     assert [r.number for r in ledger.records()] == [r.number for r in Ledger(ledger.path).records()] == [1, 2]
+
+
+def test_on_macos_an_append_waits_for_the_drive_itself(ledger: Ledger, mac: None) -> None:
+    ledger.append(RECORD)
+    before = file_control.calls[file_control.F_FULLFSYNC]
+    ledger._file.append(b"\n")
+    assert file_control.calls[file_control.F_FULLFSYNC] == before + 1
 
 
 def test_an_experiment_is_decided_once(ledger: Ledger) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import mlx.core as mx
@@ -13,6 +16,7 @@ import pytest
 
 from mlx_autoresearch.machine import files
 from mlx_autoresearch.machine.files import replacing, write_atomically
+from tests.support.mac import file_control
 
 
 def test_the_old_content_stays_until_the_block_has_ended(tmp_path: Path) -> None:
@@ -73,13 +77,44 @@ def test_only_what_must_survive_a_power_cut_waits_for_the_disk(
 ) -> None:
     synced: list[str] = []
 
-    def fsync(descriptor: int) -> None:
+    def flush(descriptor: int) -> None:
         path = Path(os.readlink(f"/dev/fd/{descriptor}"))
         synced.append("folder" if path == tmp_path else path.name.partition(".")[2].partition(".")[2])
 
-    monkeypatch.setattr(files.os, "fsync", fsync)
+    monkeypatch.setattr(files, "flush_to_disk", flush)
     write_atomically(tmp_path / "a.txt", "text", durable=durable)
     assert synced == expected
+
+
+def test_on_macos_it_waits_for_the_drive_itself(tmp_path: Path, mac: None) -> None:
+    before = file_control.calls[file_control.F_FULLFSYNC]
+    write_atomically(tmp_path / "a.txt", "text")
+    assert file_control.calls[file_control.F_FULLFSYNC] == before + 2, "the file and its folder"
+    write_atomically(tmp_path / "cache.txt", "text", durable=False)
+    assert file_control.calls[file_control.F_FULLFSYNC] == before + 2
+
+
+@pytest.mark.parametrize(
+    ("number", "raises"), [(errno.ENOTSUP, False), (errno.ENOTTY, False), (errno.EINVAL, False), (errno.EIO, True)]
+)
+def test_where_the_file_system_cannot_wait_for_the_drive_the_plain_way_is_taken(
+    tmp_path: Path, mac: None, monkeypatch: pytest.MonkeyPatch, number: int, raises: bool
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    synced: list[int] = []
+    monkeypatch.setattr(fcntl, "fcntl", refuse)
+    monkeypatch.setattr(files.os, "fsync", synced.append)
+    with pytest.raises(OSError) if raises else nullcontext():
+        write_atomically(tmp_path / "a.txt", "text")
+    assert len(synced) == (0 if raises else 2)
+    assert (tmp_path / "a.txt").exists() != raises
+
+
+def test_one_function_makes_files_durable() -> None:
+    package = Path(files.__file__).parents[1]
+    assert [p.name for p in package.rglob("*.py") if "os.fsync(" in p.read_text("utf-8")] == ["files.py"]
 
 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:

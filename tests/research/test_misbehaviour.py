@@ -19,9 +19,8 @@ from mlx_autoresearch.sandbox import landlock, processes
 from mlx_autoresearch.sandbox.command import run_command
 from mlx_autoresearch.trials.limits import Limits
 from mlx_autoresearch.trials.trial import run_trial
+from tests.support.confinement import confined
 from tests.support.laboratory import free_trial, git, make_search, replace, run_programs
-
-confined = pytest.mark.skipif(not landlock.version(), reason="this kernel has no Landlock")
 
 EDIT = """
 from pathlib import Path

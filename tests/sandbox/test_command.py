@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
-from mlx_autoresearch.sandbox import command, landlock, processes
+from mlx_autoresearch.machine import awake as machine_awake
+from mlx_autoresearch.sandbox import command, processes
 from mlx_autoresearch.sandbox.command import KEPT_BYTES, Outcome, Running, run_command
 from mlx_autoresearch.sandbox.environment import clean_environment, temporary_folder
+from tests.support import mac
+from tests.support.caffeinate import Caffeinate
+from tests.support.confinement import HERE, confined
 from tests.support.laboratory import wait_until
-
-confined = pytest.mark.skipif(not landlock.version(), reason="this kernel has no Landlock")
 
 
 def shell(folder: Path, script: str, **limits: Any) -> Outcome:
@@ -95,6 +97,19 @@ def test_descriptors_and_standard_input_reach_the_command(tmp_path: Path) -> Non
         assert file.read() == "mark\n"
 
 
+def test_what_keeps_a_mac_awake_is_no_leftover_of_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    caffeinate = Caffeinate(tmp_path / "calls", monkeypatch)
+    monkeypatch.setenv("PATH", f"{mac.HERE / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setattr(machine_awake.system, "is_macos", lambda: True)
+    with machine_awake.awake(lambda line: None):
+        wait_until(caffeinate.runs)
+        monkeypatch.undo()
+        outcome = shell(tmp_path, "exit 0")
+        assert (outcome.returncode, outcome.ended, outcome.leftovers) == (0, "exit", 0)
+        assert caffeinate.runs()
+    assert not caffeinate.runs()
+
+
 @confined
 def test_writing_is_confined(tmp_path: Path) -> None:
     inside, outside = tmp_path / "in", tmp_path / "out"
@@ -111,11 +126,11 @@ def test_writing_is_confined(tmp_path: Path) -> None:
     assert "inside\n" in outcome.output
     assert (outside / "file").read_text() == "kept"
     assert os.listdir(outside) == ["file"]
-    if landlock.version() >= 6:
+    if "signals" in HERE:
         assert outcome.output.endswith("alive\n")
 
 
-@pytest.mark.skipif(landlock.version() < 4, reason="this kernel's Landlock knows no network")
+@pytest.mark.skipif("TCP" not in HERE and "network" not in HERE, reason=HERE)
 def test_a_confined_computation_has_no_network(tmp_path: Path) -> None:
     import socket
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from mlx.utils import tree_flatten
 from mlx_autoresearch.config.load import validate_config
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.machine import files
 from mlx_autoresearch.recipe.model import GPT
 from mlx_autoresearch.recipe.optimizer import MuonAdamW
 from mlx_autoresearch.training import run as run_module
@@ -197,7 +197,7 @@ def test_an_interrupted_write_keeps_the_old_file(run: Run, monkeypatch: pytest.M
         raise KeyboardInterrupt
 
     run.save_summary({"val_bpb": 1.0})
-    monkeypatch.setattr(os, "fsync", interrupted)
+    monkeypatch.setattr(files, "flush_to_disk", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run.save_summary({"val_bpb": 2.0})
     assert json.loads((run.path / "summary.json").read_text()) == {"val_bpb": 1.0}

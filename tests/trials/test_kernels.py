@@ -9,15 +9,13 @@ import pytest
 
 from mlx_autoresearch.config.load import with_settings
 from mlx_autoresearch.config.settings import Config
-from mlx_autoresearch.sandbox import landlock
 from mlx_autoresearch.training.run import Run
 from mlx_autoresearch.trials.limits import Limits
 from mlx_autoresearch.trials.trial import run_trial
 from tests.support.compiler_paths import needs_compiler
+from tests.support.confinement import confined
 from tests.support.corpus import make_corpus
 from tests.support.laboratory import make_config, make_repository
-
-confined = pytest.mark.skipif(not landlock.version(), reason="this kernel has no Landlock")
 
 
 @pytest.fixture(scope="module")

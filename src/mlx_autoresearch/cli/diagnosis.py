@@ -13,6 +13,7 @@ from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.machine import blas, system
 from mlx_autoresearch.machine.paths import cache_dir
 from mlx_autoresearch.machine.versions import installed, package_versions, python_version
+from mlx_autoresearch.sandbox import confinement
 
 if TYPE_CHECKING:
     from mlx_autoresearch.machine.device import MemoryLimits
@@ -42,6 +43,7 @@ class Diagnosis:
     blas_threads: int | None
     cpu_compiler: bool
     kernels: str | None
+    confinement: str
     cache: Path
     prepared: list[PreparedFolder]
     warnings: list[str]
@@ -70,6 +72,7 @@ def diagnose() -> Diagnosis:
         blas_threads=blas.threads(),
         cpu_compiler=compiler,
         kernels=device.kernel_backend(),
+        confinement=confinement.here(),
         cache=cache_dir(),
         prepared=prepared,
         warnings=list(_warnings(device.is_gpu(), compiler, prepared)),

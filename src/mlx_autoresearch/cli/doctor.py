@@ -45,6 +45,7 @@ def _lines(d: Diagnosis) -> Iterator[tuple[str, str]]:
     yield "BLAS on the CPU", f"{d.blas}{threads}"
     yield "C++ compiler for mx.compile on the CPU", "g++" if d.cpu_compiler else "none"
     yield "custom kernels", {"metal": "Metal", "cuda": "CUDA"}.get(d.kernels or "", "none: they need a GPU")
+    yield "confinement", d.confinement
     yield "cache", str(d.cache)
     for folder in d.prepared:
         if m := folder.manifest:

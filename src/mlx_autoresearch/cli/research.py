@@ -85,9 +85,11 @@ def _run(search: Search, experiments: int | None) -> None:
     from mlx_autoresearch.research.proposers.make import make_proposer
     from mlx_autoresearch.research.status import status_text
     from mlx_autoresearch.research.view import make_view
+    from mlx_autoresearch.sandbox.confinement import here
 
     with make_view() as view:
         view.say(f"search {search.config.tag} in {search.home}")
+        view.say(f"confinement of agents and changed code: {here()}")
         try:
             run(search, make_proposer(search.config), view, experiments=experiments)
         except KeyboardInterrupt:

@@ -8,7 +8,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-from mlx_autoresearch.machine.files import sync_folder, write_atomically
+from mlx_autoresearch.machine.files import flush_to_disk, sync_folder, write_atomically
 
 
 class HeldFile:
@@ -38,7 +38,7 @@ class HeldFile:
         with open(self.path, "ab", opener=lambda path, _: os.open(path, flags, 0o666)) as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            flush_to_disk(file.fileno())
         if self.content is None:
             sync_folder(self.path.parent)
         self.content = (self.content or b"") + data

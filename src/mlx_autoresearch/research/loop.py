@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from mlx_autoresearch.machine.awake import awake
+
 from .champion import Champion
 from .experiment import Experiment
 from .guard.integrity import check_same, check_since_start, trusted_state
@@ -16,7 +18,7 @@ def run(search: Search, proposer: Proposer, view: View, *, experiments: int | No
     proposer: a new one, which is told the ledger's records first. Raises UserError when another process runs this
     search or something it relies on has changed, RunFailed when the starting point cannot be trained.
     """
-    with search.locked():
+    with search.locked(), awake(view.say):
         search.recover()
         trusted = check_since_start(search)
         search.hold()

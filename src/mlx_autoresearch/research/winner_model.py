@@ -17,6 +17,7 @@ from mlx_autoresearch.config.load import with_settings
 from mlx_autoresearch.errors import RunFailed, UserError
 from mlx_autoresearch.ledger.files import HOLDOUT
 from mlx_autoresearch.ledger.ledger import Record
+from mlx_autoresearch.machine.awake import awake
 from mlx_autoresearch.machine.files import write_atomically
 from mlx_autoresearch.metric.bits import LanguageModel, evaluate_bpb
 from mlx_autoresearch.metric.holdout import holdout_documents
@@ -62,10 +63,11 @@ def train(winner: Winner, overrides: Sequence[str], *, seed: int) -> dict[str, A
                 "train.checkpoint_every has no effect: the winner's code is changed code, which is trained without "
                 "checkpoints on the way; leave it out"
             )
-        say = View(sys.stderr, every=SECONDS_BETWEEN_LINES).progress
+        view = View(sys.stderr, every=SECONDS_BETWEEN_LINES)
         folder = winner.folder / time.strftime("%Y%m%d-%H%M%S")
         try:
-            trial = run_trial(config, seed=seed, folder=folder, code=code, limits=Limits(), say=say)
+            with awake(view.say):
+                trial = run_trial(config, seed=seed, folder=folder, code=code, limits=Limits(), say=view.progress)
         except TrialFailed as error:
             if error.kind == "setup":  # a setting of the user's, which the changed code refuses
                 raise UserError(one_line(error.detail)) from None

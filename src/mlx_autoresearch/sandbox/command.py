@@ -18,6 +18,7 @@ from typing import Any, Literal, Self
 
 from mlx_autoresearch.plain_text import printable
 
+from .confinement import Confinement
 from .processes import SEPARATOR, kill_all, marked
 from .supervisor import Command, Result
 
@@ -68,22 +69,24 @@ class Running:
         seconds: wall clock, then it is killed.
         mark: by which a later process finds what this one could not kill; see processes.py.
         memory_mb: resident set of the whole process tree, MiB, then it is killed; None for no limit.
-        writable: where it and its descendants may write, on Linux with Landlock; None does not confine it.
-        network: whether it may use TCP where it is confined.
+        writable: where it and its descendants may write, see confinement.py; None does not confine it.
+        network: whether it may use the network where it is confined.
         stdin: a file; None for an empty one.
         keep: file descriptors that it inherits; they are closed in this process.
         """
         self._mark = f"{mark}{SEPARATOR}{uuid.uuid4().hex}"
+        words = [str(a) for a in argv]
+        allowed = None if writable is None else Confinement([str(p) for p in writable], network)
         control, self._control = os.pipe()
         self._result, result = os.pipe()
         command = Command(
-            argv=[str(a) for a in argv],
+            argv=allowed.around(words) if allowed else words,
             cwd=str(cwd),
             env=dict(env),
             mark=self._mark,
             seconds=seconds,
             memory_mb=memory_mb,
-            writable=None if writable is None else [str(p) for p in writable],
+            writable=allowed.writable if allowed else None,
             network=network,
             stdin=str(stdin or os.devnull),
             keep=list(keep),

@@ -22,12 +22,9 @@ _NETWORK = 0b11  # BIND_TCP, CONNECT_TCP
 _SCOPE = 0b11  # no abstract sockets of, no signals to processes outside
 
 
-@lru_cache
 def version() -> int:
     """The version of the kernel's Landlock, 0 where there is none."""
-    if not system.is_linux():
-        return 0
-    return max(0, _libc().syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_ASK_VERSION)))
+    return _kernels_version() if system.is_linux() else 0
 
 
 def confine(writable: Iterable[str | Path], *, network: bool) -> None:
@@ -57,6 +54,11 @@ def confine(writable: Iterable[str | Path], *, network: bool) -> None:
         _checked(_libc().syscall(_RESTRICT_SELF, ruleset, ctypes.c_uint32(0)))
     finally:
         os.close(ruleset)
+
+
+@lru_cache
+def _kernels_version() -> int:
+    return max(0, _libc().syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_ASK_VERSION)))
 
 
 def _checked(result: int) -> int:

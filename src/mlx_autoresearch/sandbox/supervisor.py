@@ -20,7 +20,7 @@ from typing import Literal
 
 from mlx_autoresearch.machine import system
 
-from . import landlock
+from .confinement import Confinement
 from .processes import MARK, SEPARATOR, Process, descendants, kill_all, marked
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
@@ -104,8 +104,8 @@ def _become(command: Command) -> None:
         os.dup2(os.open(command.stdin, os.O_RDONLY), 0)
         for fd in command.keep:
             os.set_inheritable(fd, True)
-        if command.writable is not None and landlock.version():
-            landlock.confine(command.writable, network=command.network)
+        if command.writable is not None:
+            Confinement(command.writable, command.network).enter()
         os.chdir(command.cwd)
         # The separator ends the mark: so it is found on macOS as well, where `ps` shows no end of a variable.
         os.execvpe(command.argv[0], command.argv, command.env | {MARK: command.mark + SEPARATOR})

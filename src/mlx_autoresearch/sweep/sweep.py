@@ -43,9 +43,11 @@ def open_sweep(file: str | Path, *, home: str | Path, storage: str | None = None
 
 def work(queue: Queue, view: View) -> None:
     """Measure points until none waits in the queue. Raises KeyboardInterrupt when stopped; `work` again continues."""
+    from mlx_autoresearch.machine.awake import awake
+
     from .worker import Worker
 
-    with view:
+    with view, awake(view.say):
         try:
             Worker(queue, view).run()
         except KeyboardInterrupt:

@@ -15,6 +15,7 @@ from mlx_autoresearch.config.load import settings_of
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.data.prepared import PreparedData
 from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.machine.awake import awake
 from mlx_autoresearch.machine.lock import device_lock
 from mlx_autoresearch.metric.bits import Bpb
 from mlx_autoresearch.recipe.settings import recipe_settings
@@ -48,7 +49,7 @@ def train(
     recipe_settings(config.recipe)  # wrong settings need not wait for the data
     data = open_data(config)
     reporter = reporter or make_reporter()
-    with device_lock(reporter.say) as waited:
+    with awake(reporter.say), device_lock(reporter.say) as waited:
         clock.started += waited
         training = setup(config, data)
         run = Run.create(config, Path(runs), name, {"data": data_info(data)})
@@ -69,7 +70,7 @@ def resume(path: str | Path, config: Config | None = None, *, reporter: Reporter
     data = open_data(config)
     check_same_data(run, data, "train", "val")
     reporter = reporter or make_reporter()
-    with device_lock(reporter.say) as waited:
+    with awake(reporter.say), device_lock(reporter.say) as waited:
         clock = Clock(config.train, started + waited)
         training = setup(config, data)
         checkpoint.restore(run, training, clock)

@@ -10,11 +10,14 @@ import pytest
 
 from mlx_autoresearch.ledger.files import experiment_folder
 from mlx_autoresearch.ledger.ledger import Record
+from mlx_autoresearch.machine import system
+from mlx_autoresearch.research.proposers import agent
 from mlx_autoresearch.research.proposers.agent import PRESETS
 from mlx_autoresearch.research.proposers.base import Context, Proposal, ProposalFailed
 from mlx_autoresearch.research.proposers.brief import read_answer, write_brief
 from mlx_autoresearch.research.proposers.make import make_proposer
 from mlx_autoresearch.research.settings import SearchConfig
+from mlx_autoresearch.sandbox.command import Outcome
 
 
 def settings_with(program: str = "pass", **settings) -> SearchConfig:
@@ -156,6 +159,34 @@ def test_an_agent_inherits_the_variables_it_is_given_and_no_other_secrets(
     proposal = make_proposer(settings_with(program, environment=["MY_AGENT_KEY"])).propose(context)
     assert proposal is not None
     assert proposal.hypothesis == "for the agent None"
+
+
+@pytest.mark.parametrize(
+    ("settings", "on_linux", "on_macos"),
+    [
+        ({"preset": "claude"}, True, True),
+        ({"preset": "codex"}, True, False),
+        ({"preset": "gemini"}, True, True),
+        ({"command": ["mine"]}, True, True),
+        ({"command": ["mine"], "own_sandbox": True}, True, False),
+        ({"preset": "claude", "own_sandbox": True}, True, False),
+    ],
+)
+@pytest.mark.parametrize("name", ["linux", "darwin"])
+def test_an_agent_is_confined_unless_macos_would_refuse_its_own_sandbox(
+    context: Context, monkeypatch: pytest.MonkeyPatch, name: str, settings: dict, on_linux: bool, on_macos: bool
+):
+    given: dict = {}
+
+    def run(argv: list[str], **rest: object) -> Outcome:
+        given.update(rest)
+        return Outcome(0, "exit", "HYPOTHESIS: x", 0, 1.0, 1.0)
+
+    monkeypatch.setattr(system, "name", lambda: name)
+    monkeypatch.setattr(agent, "run_command", run)
+    monkeypatch.setattr(agent.shutil, "which", lambda program: f"/bin/{program}")
+    make_proposer(SearchConfig.model_validate({"tag": "t", "proposer": {"kind": "agent"} | settings})).propose(context)
+    assert (given["writable"] is not None) == (on_linux if name == "linux" else on_macos)
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -4,6 +4,7 @@
 
 - `startup/sitecustomize.py` makes every Python process answer as on macOS: the system's name, no /proc, none of Linux's
   own functions in `os`, hidden environments of Apple's programs, MLX's `device_info` of a Mac.
+- `file_control.py` answers macOS's own commands of `fcntl`; `sbpl.py` reads the profiles of `sandbox-exec`.
 - `bin/` holds the programs of macOS that the package calls, as stand-ins. They come first on PATH.
 - `models.py` has the Macs, `errors.py` what MLX raises there.
 """
@@ -11,6 +12,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from .models import DEFAULT, MODELS
@@ -22,7 +24,9 @@ MODEL = "SIMULATED_MAC"  # the environment variable: one of MODELS
 def environment(model: str = DEFAULT) -> dict[str, str]:
     """The variables that put a process, and its children, into the simulated Mac."""
     assert model in MODELS
-    paths = {"PYTHONPATH": HERE / "startup", "PATH": HERE / "bin"}
+    # Stand-ins that are Python programs run in this environment.
+    paths = {"PYTHONPATH": [HERE / "startup"], "PATH": [HERE / "bin", Path(sys.executable).parent]}
     return {MODEL: model} | {
-        name: os.pathsep.join([str(folder), *filter(None, [os.environ.get(name)])]) for name, folder in paths.items()
+        name: os.pathsep.join([*map(str, folders), *filter(None, [os.environ.get(name)])])
+        for name, folders in paths.items()
     }

@@ -99,8 +99,9 @@ def watched(search: Search, own: Path, code: Path | None = None) -> Iterator[Non
 
     own: the experiment's folder, where it may write. code: the snapshot that it runs, if any. Without Landlock, other
     experiments' folders and the user's checkout are compared, too; a user who works there meanwhile costs the
-    experiment. Raises Trespass when something has changed, also where the code raised; UserError when git can no longer
-    say. Where the process is stopped (KeyboardInterrupt), the search's files are put back and nothing is compared.
+    experiment. Under sandbox-exec, too: that it holds was not shown on a Mac. Raises Trespass when something has
+    changed, also where the code raised; UserError when git can no longer say. Where the process is stopped
+    (KeyboardInterrupt), the search's files are put back and nothing is compared.
     """
     before = _surroundings(search, own, code)
     search.untrusted_code_ran = True

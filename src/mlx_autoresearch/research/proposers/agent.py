@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mlx_autoresearch.ledger.files import BRIEF, SCRATCH, TRANSCRIPT
 from mlx_autoresearch.ledger.ledger import Record
+from mlx_autoresearch.machine import system
 from mlx_autoresearch.plain_text import one_line
 from mlx_autoresearch.sandbox.command import Outcome, run_command
 from mlx_autoresearch.sandbox.environment import clean_environment, temporary_folder
@@ -31,11 +32,15 @@ _NETWORK = (
 
 @dataclass(frozen=True)
 class _Preset:
-    """command: reads the brief from standard input, may edit files and run nothing that needs asking."""
+    """command: reads the brief from standard input, may edit files and run nothing that needs asking.
+
+    own_sandbox: on macOS it starts every command of its model under sandbox-exec.
+    """
 
     command: list[str]
     environment: list[str]
     writable: list[str]
+    own_sandbox: bool = False
 
 
 PRESETS = {
@@ -50,6 +55,7 @@ PRESETS = {
         ["codex", "exec", "--sandbox", "workspace-write", "--color", "never", "-"],
         ["OPENAI_API_KEY", "OPENAI_BASE_URL", "CODEX_API_KEY"],
         ["~/.codex"],
+        own_sandbox=True,
     ),
     # https://geminicli.com/docs/cli/headless: the prompt is appended to standard input; auto_edit allows edits only
     "gemini": _Preset(
@@ -71,6 +77,8 @@ class AgentProposer:
         self._command = [*preset.command, *settings.extra]
         self._environment = [*_NETWORK, *(n.lower() for n in _NETWORK), *preset.environment, *settings.environment]
         self._writable = [*preset.writable, *settings.writable]
+        # macOS refuses a sandbox within a sandbox: confined, such an agent could run nothing.
+        self._confines_itself = (preset.own_sandbox or settings.own_sandbox) and system.is_macos()
         self._minutes = settings.minutes
         self._most_seeds = most_seeds
         self.name = f"agent:{settings.preset or Path(self._command[0]).name}"
@@ -87,6 +95,7 @@ class AgentProposer:
         if program is None:
             raise ProposalFailed("exception", f"{self._command[0]} is not installed, or not in PATH")
         with temporary_folder(context.folder, SCRATCH) as temporary:
+            writable = [context.worktree, temporary, *_existing(self._writable)]
             outcome = run_command(
                 [os.path.abspath(program), *self._command[1:]],  # it is started in another folder
                 transcript=context.folder / TRANSCRIPT,
@@ -94,7 +103,7 @@ class AgentProposer:
                 env=clean_environment(Path.home(), temporary, **self._passed_on()),
                 seconds=60 * self._minutes,
                 mark=context.mark,
-                writable=[context.worktree, temporary, *_existing(self._writable)],
+                writable=None if self._confines_itself else writable,
                 network=True,
                 stdin=brief,
             )

@@ -14,6 +14,7 @@ from typing import Any
 sys.path.append(str(Path(__file__).parents[4]))  # for tests.support.mac.models; last, so that nothing is hidden by it
 
 from mlx_autoresearch.machine import system
+from tests.support.mac import file_control
 
 _LINUX_ONLY = (
     *("sched_getaffinity", "sched_setaffinity", "pipe2", "memfd_create", "pidfd_open", "posix_fadvise", "fdatasync"),
@@ -66,5 +67,6 @@ system.processor = lambda: "arm64"
 for name in _LINUX_ONLY:
     if hasattr(os, name):
         delattr(os, name)
+file_control.install()
 sys.addaudithook(_no_proc)
 sys.meta_path.insert(0, _MLXOfAMac)
