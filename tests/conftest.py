@@ -4,6 +4,7 @@ import fcntl
 import signal
 from collections.abc import Iterator
 
+import psutil
 import pytest
 
 import mlx_autoresearch  # noqa: F401  before anything imports mlx.core
@@ -13,7 +14,7 @@ import mlx.core as mx  # isort: skip
 from mlx_autoresearch.machine import device, system
 from tests.support import mac as simulated_mac
 from tests.support.compiler_paths import compiler_path
-from tests.support.mac import file_control
+from tests.support.mac import file_control, processes
 
 # A job in the background, or under nohup, is started with these ignored; tests of Ctrl-C would then wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -47,5 +48,7 @@ def mac(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(system, "processor", lambda: "arm64")
     for name, value in file_control.REPLACED.items():
         monkeypatch.setattr(fcntl, name, value, raising=False)
+    monkeypatch.setattr(psutil.Process, "environ", processes.hide_environments(psutil))
+    processes.load_libproc()
     system.macos_version.cache_clear()
     monkeypatch.setattr(mx, "device_info", lambda *_: simulated_mac.MODELS[simulated_mac.DEFAULT].device_info())

@@ -18,7 +18,7 @@ from mlx_autoresearch.sandbox import processes
 from mlx_autoresearch.sandbox.command import run_command
 from mlx_autoresearch.sandbox.environment import clean_environment
 from mlx_autoresearch.trials.trial import run_trial
-from tests.support.laboratory import free_trial, git, make_search, run_search
+from tests.support.laboratory import daemon, free_trial, git, make_search, run_search
 
 _STEPS = [
     {"hypothesis": f"learning rate {x}", "overrides": {"optimizer.matrix_lr": x}}
@@ -28,7 +28,7 @@ _STEPS = [
 
 def trial_with_processes(config: Config, *, folder: Path, mark: str, **given: Any) -> Trial:
     """A free trial during which a process and its daemon run."""
-    command = ["sh", "-c", "(setsid sleep 300 &); sleep 0.03"]
+    command = ["sh", "-c", f"{daemon()}; sleep 0.03"]
     run_command(command, cwd=folder.parent, env=clean_environment(folder, folder), seconds=60, mark=mark)
     return free_trial(config, folder=folder, **given)
 
@@ -101,10 +101,10 @@ def test_nothing_outlives_a_killed_parent_by_more_than_a_moment(tmp_path: Path) 
         "from mlx_autoresearch.sandbox.command import run_command\n"
         "from mlx_autoresearch.sandbox.environment import clean_environment\n"
         "here = Path(sys.argv[1])\n"
-        "run_command(['sh', '-c', '(setsid sleep 300 &); echo > started; sleep 300'], cwd=here, mark=str(here),\n"
+        "run_command(['sh', '-c', sys.argv[2] + '; echo > started; sleep 300'], cwd=here, mark=str(here),\n"
         "    env=clean_environment(here, here), seconds=300)\n"
     )
-    parent = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)])
+    parent = subprocess.Popen([sys.executable, "-c", script, str(tmp_path), daemon()])
     until = time.monotonic() + 30
     while not (tmp_path / "started").exists() and time.monotonic() < until:
         time.sleep(0.02)

@@ -2,19 +2,21 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mlx_autoresearch.machine import awake as machine_awake
+from mlx_autoresearch.machine.processes import running
 from mlx_autoresearch.sandbox import command, processes
 from mlx_autoresearch.sandbox.command import KEPT_BYTES, Outcome, Running, run_command
 from mlx_autoresearch.sandbox.environment import clean_environment, temporary_folder
 from tests.support import mac
 from tests.support.caffeinate import Caffeinate
 from tests.support.confinement import HERE, confined
-from tests.support.laboratory import wait_until
+from tests.support.laboratory import daemon, wait_until
 
 
 def shell(folder: Path, script: str, **limits: Any) -> Outcome:
@@ -52,7 +54,7 @@ def test_secrets_are_not_inherited(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_the_whole_tree_is_killed_at_the_time_limit(tmp_path: Path) -> None:
-    outcome = shell(tmp_path, "sleep 300 & (setsid sleep 300 &) ; sleep 300", seconds=0.5)
+    outcome = shell(tmp_path, f"sleep 300 & {daemon()} ; sleep 300", seconds=1.5)
     assert outcome.ended == "timeout"
     assert not processes.marked(str(tmp_path))
 
@@ -61,6 +63,76 @@ def test_memory_of_the_whole_tree_is_limited(tmp_path: Path) -> None:
     hog = f"{sys.executable} -c 'x = bytearray(200 << 20); import time; time.sleep(60)'"
     outcome = shell(tmp_path, f"{hog} & {hog} & wait", memory_mb=300)
     assert outcome.ended == "memory"
+    assert not processes.marked(str(tmp_path))
+
+
+@pytest.mark.usefixtures("mac")
+def test_on_a_mac_memory_is_the_footprint_which_the_gpu_adds_to(tmp_path: Path) -> None:
+    """Pages of the GPU are in no resident set: 500 MiB of them pass no limit that counts only that."""
+    env = clean_environment(tmp_path, tmp_path, SIMULATED_GPU_MB="500")
+    outcome = shell(tmp_path, "sleep 60", memory_mb=400, env=env)
+    assert outcome.ended == "memory"
+    assert outcome.peak_mb >= 500
+
+
+@pytest.mark.usefixtures("mac")
+def test_on_a_mac_a_command_ends_as_elsewhere(tmp_path: Path) -> None:
+    outcome = shell(tmp_path, "echo out; exit 0")
+    assert (outcome.returncode, outcome.ended, outcome.output, outcome.leftovers) == (0, "exit", "out\n", 0)
+
+
+@pytest.mark.usefixtures("mac")
+@pytest.mark.parametrize("leave", ["sleep 300 &", f"{daemon()};", "(sleep 300 &);"])
+def test_on_a_mac_what_a_command_leaves_behind_is_killed(tmp_path: Path, leave: str) -> None:
+    """It becomes a child of process 1, and a program of the system hides its environment."""
+    before = {p.pid for p in running()}
+    outcome = shell(tmp_path, f"{leave} exit 0")
+    assert (outcome.ended, outcome.leftovers) == ("exit", 1)
+    assert {p.pid for p in running()} <= before | {os.getpid()}
+
+
+def test_waiting_ends_although_a_process_that_is_not_found_holds_the_output(tmp_path: Path) -> None:
+    """On a Mac, a program of the system that leaves its session and its parent at once; here the finders are blind."""
+    blind = "from mlx_autoresearch.machine import processes; processes.running = lambda: []"
+    (tmp_path / "sitecustomize.py").write_text(blind)
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", path)
+        started = time.monotonic()
+        outcome = shell(tmp_path, f"echo first; {daemon(20)}; echo $!", seconds=3.0)
+    assert time.monotonic() - started < 15  # the daemon holds the pipe for 20 seconds
+    assert outcome.ended == "exit"
+    assert outcome.output.startswith("first\n")
+
+
+def test_a_supervisor_that_fails_says_why(tmp_path: Path) -> None:
+    broken = "from mlx_autoresearch.machine import processes\ndef running(): raise OSError('no list')\n"
+    (tmp_path / "sitecustomize.py").write_text(broken + "processes.running = running")
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", path)
+        outcome = shell(tmp_path, "true")
+    assert outcome.ended == "lost"
+    assert outcome.trouble == "the supervisor failed: OSError: no list"
+
+
+def test_what_cannot_be_killed_is_said(tmp_path: Path) -> None:
+    immortal = "from mlx_autoresearch.machine import processes; processes.send = lambda process, number: None"
+    hasty = "from mlx_autoresearch.sandbox import processes; processes.kill_all.__defaults__ = (0.3,)"
+    (tmp_path / "sitecustomize.py").write_text(f"{immortal}\n{hasty}")
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", path)
+        outcome = shell(tmp_path, "sleep 5 & exit 0")
+    assert outcome.ended == "lost"
+    assert "cannot be killed" in outcome.trouble
+
+
+def test_a_supervisor_that_stands_still_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command of the same user can stop it."""
+    monkeypatch.setattr(command, "_GRACE_SECONDS", 0.5)
+    outcome = shell(tmp_path, "kill -STOP $PPID; sleep 60", seconds=1.0)
+    assert (outcome.ended, outcome.trouble) == ("lost", "its supervisor was killed")
     assert not processes.marked(str(tmp_path))
 
 

@@ -13,6 +13,9 @@ from mlx_autoresearch.sandbox import processes
 from mlx_autoresearch.sandbox.command import Running
 from tests.support.laboratory import wait_until
 
+# Not programs of the system, whose environments macOS hides.
+SLEEP = [sys.executable, "-c", "import time; time.sleep(300)"]
+WAIT = [sys.executable, "-c", "print(flush=True); input()"]
 HOMES = ["a", "a/b", "a/experiments/x/runs/research/b", "ab", "a b", "a/\udce9", "a-", "a/" + "0" * 32]
 
 
@@ -21,7 +24,7 @@ def test_a_home_inside_another_or_of_a_like_name_keeps_its_processes(tmp_path: P
     try:
         for home in HOMES:
             mark = f"research:{tmp_path / home}"
-            running[home] = Running(["sleep", "300"], cwd=tmp_path, env={}, seconds=60, mark=mark)
+            running[home] = Running(SLEEP, cwd=tmp_path, env={}, seconds=60, mark=mark)
         for home in HOMES:
             wait_until(lambda home=home: bool(processes.marked(f"research:{tmp_path / home}")))
             assert len(processes.marked(f"research:{tmp_path / home}")) == 1, home
@@ -37,8 +40,8 @@ def test_a_home_inside_another_or_of_a_like_name_keeps_its_processes(tmp_path: P
 def test_a_mark_is_found_whole_or_as_the_first_part(tmp_path: Path, value: str) -> None:
     mark = f"test:{tmp_path}"
     env = {processes.MARK: value.format(mark=mark)}
-    with subprocess.Popen(["/bin/sh", "-c", "echo; read x"], env=env, stdin=-1, stdout=-1) as process:
-        assert process.stdout is not None and process.stdout.readline()  # it is the shell by now
+    with subprocess.Popen(WAIT, env=env, stdin=-1, stdout=-1) as process:
+        assert process.stdout is not None and process.stdout.readline()  # it is the program by now
         assert [p.pid for p in processes.marked(mark)] == [process.pid]
         assert processes.marked(mark[:-1]) == processes.marked(f"{mark}/") == []
         process.kill()

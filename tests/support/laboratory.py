@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shlex
 import shutil
 import subprocess
 import sys
@@ -130,6 +131,12 @@ def run_programs(search: Search, *programs: str, seconds: float = 20.0, view: Vi
 def replace(section: S, **values: Any) -> S:
     """A section of a configuration with other values for some of its fields."""
     return section.model_copy(update=values)
+
+
+def daemon(seconds: float = 300) -> str:
+    """A shell command that leaves a process behind, in a session of its own; macOS has no `setsid` program."""
+    program = f"import os, time; os.fork() and os._exit(0); os.setsid(); time.sleep({seconds})"
+    return f"{shlex.quote(sys.executable)} -c '{program}'"
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:

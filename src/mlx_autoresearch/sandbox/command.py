@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import sys
 import threading
@@ -25,6 +26,8 @@ from .supervisor import Command, Result
 KEPT_BYTES = 1 << 20  # of a command's output: half from its beginning, half from its end
 MAX_BYTES = 256 << 20  # more than that, and the command is stopped
 _POLL_SECONDS = 0.05  # between two looks whether it printed too much
+_GRACE_SECONDS = 30.0  # beyond its limit, for a supervisor that kills; a command can stop its supervisor
+_LAST_OUTPUT_SECONDS = 2.0  # for what is still in the pipe when all is over; a process not found may hold the pipe open
 
 Ended = Literal["exit", "timeout", "memory", "output", "stopped", "lost"]
 
@@ -34,8 +37,9 @@ class Outcome:
     """How a command ended.
 
     ended: "exit" by itself, with `returncode` (negative: the signal); "timeout", "memory" or "output": a limit;
-    "stopped": by `Running.stop`; "lost": its supervisor was killed. output: what it printed, printable, its middle
-    left out where it was long. leftovers: processes it left behind, all killed. peak_mb: resident set of all, MiB.
+    "stopped": by `Running.stop`; "lost": its supervisor was killed, or failed, and `trouble` says so. output: what it
+    printed, printable, its middle left out where it was long. leftovers: processes it left behind, all killed.
+    peak_mb: memory of all its processes, MiB, as machine/processes.py counts it.
     """
 
     returncode: int | None
@@ -44,6 +48,7 @@ class Outcome:
     leftovers: int
     seconds: float
     peak_mb: float
+    trouble: str = ""
 
 
 class Running:
@@ -68,7 +73,7 @@ class Running:
         argv: the program and its arguments. cwd: the folder it starts in. env: its whole environment.
         seconds: wall clock, then it is killed.
         mark: by which a later process finds what this one could not kill; see processes.py.
-        memory_mb: resident set of the whole process tree, MiB, then it is killed; None for no limit.
+        memory_mb: of the whole process tree, MiB, then it is killed; None for no limit. See machine/processes.py.
         writable: where it and its descendants may write, see confinement.py; None does not confine it.
         network: whether it may use the network where it is confined.
         stdin: a file; None for an empty one.
@@ -91,7 +96,7 @@ class Running:
             stdin=str(stdin or os.devnull),
             keep=list(keep),
         )
-        self._started = time.monotonic()
+        self._started, self._seconds = time.monotonic(), seconds
         self._too_much = False
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "mlx_autoresearch.sandbox.supervisor", str(control), str(result)],
@@ -104,6 +109,7 @@ class Running:
         for fd in (control, result, *keep):
             os.close(fd)
         self._head, self._tail, self._bytes = bytearray(), deque[bytes](), 0
+        self._all_over: float | None = None  # when all processes that were found had ended
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         with suppress(BrokenPipeError):
@@ -136,6 +142,8 @@ class Running:
             if self._too_much and self._control is not None:
                 os.close(self._control)
                 self._control = None
+            if time.monotonic() > self._started + self._seconds + _GRACE_SECONDS:
+                self._process.kill()
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(_POLL_SECONDS)
         line = b""
@@ -143,15 +151,20 @@ class Running:
             line += more
         os.close(self._result)
         result = Result(**json.loads(line)) if line else None
-        if result is None:  # somebody killed the supervisor
-            kill_all(lambda: marked(self._mark))
+        trouble = result.trouble if result else "its supervisor was killed"
+        if result is None:
+            try:
+                kill_all(lambda: marked(self._mark))
+            except TimeoutError as error:
+                trouble += f", and {error}"
         if self._control is not None:
             os.close(self._control)
             self._control = None
+        self._all_over = time.monotonic()
         self._reader.join()
         assert self._process.stdout is not None
         self._process.stdout.close()
-        ended: Ended = "output" if self._too_much else result.ended if result else "lost"
+        ended: Ended = "lost" if trouble or not result else "output" if self._too_much else result.ended
         self._outcome = Outcome(
             returncode=result.returncode if result else None,
             ended=ended,
@@ -159,6 +172,7 @@ class Running:
             leftovers=result.leftovers if result else 0,
             seconds=result.seconds if result else time.monotonic() - self._started,
             peak_mb=result.peak_mb if result else 0.0,
+            trouble=trouble,
         )
         return self._outcome
 
@@ -169,8 +183,15 @@ class Running:
     def _read(self) -> None:
         assert self._process.stdout is not None
         descriptor = self._process.stdout.fileno()
+        waiting = select.poll()
+        waiting.register(descriptor, select.POLLIN)
         kept = 0
         while True:
+            over = self._all_over
+            if over is not None and time.monotonic() > over + _LAST_OUTPUT_SECONDS:
+                break
+            if not waiting.poll(1000 * _POLL_SECONDS):
+                continue
             try:
                 data = os.read(descriptor, 1 << 16)
             except OSError:

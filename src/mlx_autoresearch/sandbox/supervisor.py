@@ -2,7 +2,8 @@
 
 `python -m mlx_autoresearch.sandbox.supervisor CONTROL RESULT`, two file descriptors. CONTROL gives a `Command` as one
 line of JSON and then stays open: its end means that the process that started this one has died. RESULT takes a line of
-JSON. Orphans of the command come to this process (PR_SET_CHILD_SUBREAPER), so that daemons are found whatever they do.
+JSON. On Linux orphans of the command come to this process (PR_SET_CHILD_SUBREAPER), so that daemons are found whatever
+they do. Elsewhere they are followed; docs/research.md says which are not found.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from mlx_autoresearch.machine import system
+from mlx_autoresearch.machine.processes import memory
 
 from .confinement import Confinement
-from .processes import MARK, SEPARATOR, Process, descendants, kill_all, marked
+from .processes import MARK, SEPARATOR, Family, Process, kill_all, marked
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
-_POLL, _POLL_MEMORY = 0.02, 0.2  # seconds
+_POLL, _LOOK = 0.02, 0.2  # seconds between two looks at the command, and at least between two at all its processes
+_REST = 20  # a look is followed by a pause so many times as long: macOS has many processes, and a training is timed
 
 Ended = Literal["exit", "timeout", "memory", "stopped"]
 
@@ -33,9 +36,9 @@ Ended = Literal["exit", "timeout", "memory", "stopped"]
 class Command:
     """What to run and within which limits.
 
-    mark: goes into the environment; see processes.py. seconds: wall clock. memory_mb: resident set of the whole tree,
-    MiB; None for no limit. writable: folders, or None for no confinement. stdin: a file. keep: file descriptors that
-    the command inherits.
+    mark: goes into the environment; see processes.py. seconds: wall clock. memory_mb: of the whole tree, MiB, as
+    machine/processes.py counts it; None for no limit. writable: folders, or None for no confinement. stdin: a file.
+    keep: file descriptors that the command inherits.
     """
 
     argv: list[str]
@@ -52,13 +55,18 @@ class Command:
 
 @dataclass(frozen=True)
 class Result:
-    """How it ended. leftovers: processes that outlived the command and were killed; seconds: wall time."""
+    """How it ended.
+
+    leftovers: processes that outlived the command and were killed. seconds: wall time. peak_mb: memory of all, MiB.
+    trouble: why the supervisor could not do its work; empty where it could.
+    """
 
     returncode: int | None
     ended: Ended
     leftovers: int
     seconds: float
     peak_mb: float
+    trouble: str = ""
 
 
 def main(control: int, result: int) -> None:
@@ -85,7 +93,10 @@ def main(control: int, result: int) -> None:
         _become(command)
     for fd in (*command.keep, 1, 2):  # our copies: with them open, the readers would never see the end of file
         os.close(fd)
-    outcome = _watch(command, pid, control)
+    try:
+        outcome = _watch(command, pid, control)
+    except Exception as error:  # nobody reads a traceback here: say it where it is read
+        outcome = Result(None, "stopped", 0, 0.0, 0.0, f"the supervisor failed: {type(error).__name__}: {error}")
     os.write(result, json.dumps(asdict(outcome)).encode() + b"\n")
 
 
@@ -117,25 +128,25 @@ def _become(command: Command) -> None:
 
 def _watch(command: Command, pid: int, control: int) -> Result:
     start = time.monotonic()
-    own = os.getpid()
+    family = Family(pid)
 
-    def tree() -> list[Process]:
-        found = {p.pid: p for p in [*descendants(own), *marked(command.mark)]}
-        return [p for p in found.values() if p.pid != own]
+    def tree() -> set[Process]:
+        return {*family.look(), *marked(command.mark)}
 
     ended: Ended = "exit"
     returncode: int | None = None
     peak = 0
-    measured = start
+    next_look = start + _LOOK
     while True:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
             returncode = os.waitstatus_to_exitcode(status)
             break
         now = time.monotonic()
-        if now - measured > _POLL_MEMORY:
-            measured = now
-            peak = max(peak, sum(p.rss for p in descendants(own)))
+        if now > next_look:
+            peak = max(peak, memory(family.look()))
+            took = time.monotonic() - now
+            next_look = now + took + max(_LOOK, _REST * took)
             if command.memory_mb is not None and peak > command.memory_mb * 2**20:
                 ended = "memory"
                 break
@@ -146,8 +157,12 @@ def _watch(command: Command, pid: int, control: int) -> Result:
             ended = "stopped"
             break
     seconds = time.monotonic() - start
-    killed = kill_all(tree)
-    return Result(returncode, ended, killed if ended == "exit" else 0, seconds, peak / 2**20)
+    killed, trouble = 0, ""
+    try:
+        killed = kill_all(tree)
+    except TimeoutError as error:
+        trouble = str(error)
+    return Result(returncode, ended, killed if ended == "exit" else 0, seconds, peak / 2**20, trouble)
 
 
 def _prctl(option: int, value: int) -> None:

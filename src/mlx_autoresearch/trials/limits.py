@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from mlx_autoresearch.config.settings import Config, Section
+from mlx_autoresearch.machine import system
 from mlx_autoresearch.machine.memory import usable_memory
 
 # A training by time may take a little longer than its budget: its last step ends late, and its clock is not ours.
@@ -20,7 +21,7 @@ class Limits(Section):
     startup_seconds: float = Field(default=300.0, gt=0, description="imports, compilation and the first step")
     training_seconds: float = Field(default=86_400.0, gt=0, description="where the start trains by steps, not by time")
     evaluate_seconds: float = Field(default=1800.0, gt=0)
-    memory_mb: float | None = Field(default=None, gt=0, description="resident set of the whole process tree, MiB")
+    memory_mb: float | None = Field(default=None, gt=0, description="of the whole process tree, MiB")
 
     def wall_seconds(self, config: Config, *, score: bool) -> float:
         """Seconds after which a training process is killed. score: it also computes the metric."""
@@ -31,5 +32,12 @@ class Limits(Section):
 
 
 def default_memory_mb() -> float:
-    """MiB that a trial may take where its settings do not say: 80% of what this machine, or its container, may use."""
+    """MiB that a trial may take where its settings do not say: 80% of what this machine, or its container, may use.
+
+    On a Mac, whose GPU shares the memory, 80% of the working set that Metal recommends: beyond it everything swaps.
+    """
+    if system.is_macos():
+        from mlx_autoresearch.machine.device import memory_limits  # imports mlx.core
+
+        return _MEMORY_SHARE * memory_limits().recommended / 2**20
     return _MEMORY_SHARE * usable_memory() / 2**20

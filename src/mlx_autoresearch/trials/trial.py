@@ -171,7 +171,7 @@ def _check_outcome(outcome: Outcome, clock: Clock, limits: Limits, seconds: floa
     if outcome.ended == "output":
         raise TrialFailed("output", "printed without end; killed")
     if outcome.ended != "exit":
-        raise TrialFailed("guard", "its supervisor was killed")
+        raise TrialFailed("guard", outcome.trouble or "it was stopped")
     if outcome.leftovers and confined:
         raise TrialFailed("guard", f"left {outcome.leftovers} processes running; killed")
     if outcome.returncode == 0:

@@ -5,6 +5,7 @@
 - `startup/sitecustomize.py` makes every Python process answer as on macOS: the system's name, no /proc, none of Linux's
   own functions in `os`, hidden environments of Apple's programs, MLX's `device_info` of a Mac.
 - `file_control.py` answers macOS's own commands of `fcntl`; `sbpl.py` reads the profiles of `sandbox-exec`.
+- `processes.py` hides environments, and has libproc, which tells how much memory a process takes.
 - `bin/` holds the programs of macOS that the package calls, as stand-ins. They come first on PATH.
 - `models.py` has the Macs, `errors.py` what MLX raises there.
 """

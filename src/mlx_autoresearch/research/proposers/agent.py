@@ -124,7 +124,7 @@ def _check(outcome: Outcome, minutes: float) -> None:
     if outcome.ended == "output":
         raise ProposalFailed("guard", "the agent printed without end; killed")
     if outcome.ended != "exit":
-        raise ProposalFailed("guard", "the agent's supervisor was killed")
+        raise ProposalFailed("guard", outcome.trouble)
     if outcome.returncode:
         last = one_line((outcome.output.strip().splitlines() or ["it printed nothing"])[-1])
         raise ProposalFailed("exception", f"the agent ended with exit code {outcome.returncode}: {last}")

@@ -14,11 +14,11 @@ from typing import Any
 sys.path.append(str(Path(__file__).parents[4]))  # for tests.support.mac.models; last, so that nothing is hidden by it
 
 from mlx_autoresearch.machine import system
-from tests.support.mac import file_control
+from tests.support.mac import file_control, processes
 
 _LINUX_ONLY = (
     *("sched_getaffinity", "sched_setaffinity", "pipe2", "memfd_create", "pidfd_open", "posix_fadvise", "fdatasync"),
-    *("getrandom", "eventfd", "O_PATH", "O_TMPFILE", "unshare", "setns"),
+    *("getrandom", "eventfd", "O_PATH", "unshare", "setns"),
 )
 
 
@@ -37,14 +37,29 @@ def _no_proc(event: str, arguments: tuple[Any, ...]) -> None:
     raise FileNotFoundError(2, "No such file or directory", path)
 
 
-class _MLXOfAMac(importlib.machinery.PathFinder):
-    """Finds `mlx.core` as always; loaded, it describes the Mac's GPU. Arithmetic stays on this machine's CPU."""
+def _describe_the_mac(mlx: Any) -> None:
+    from tests.support.mac.models import DEFAULT, MODELS
+
+    mac = MODELS[os.environ.get("SIMULATED_MAC", DEFAULT)]
+    mlx.device_info = lambda *_: mac.device_info()  # arithmetic stays on this machine's CPU
+
+
+def _hide_environments(psutil: Any) -> None:
+    psutil.Process.environ = processes.hide_environments(psutil)
+    processes.load_libproc()
+
+
+_PATCHED = {"mlx.core": _describe_the_mac, "psutil": _hide_environments}  # once they are loaded
+
+
+class _Finder(importlib.machinery.PathFinder):
+    """Finds these modules as always, and patches them when they are loaded."""
 
     @classmethod
     def find_spec(
         cls, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if fullname != "mlx.core":
+        if fullname not in _PATCHED:
             return None
         spec = super().find_spec(fullname, path, target)
         if spec is None or spec.loader is None:
@@ -52,11 +67,8 @@ class _MLXOfAMac(importlib.machinery.PathFinder):
         execute = spec.loader.exec_module
 
         def execute_and_patch(module: ModuleType) -> None:
-            from tests.support.mac.models import DEFAULT, MODELS
-
             execute(module)
-            mac = MODELS[os.environ.get("SIMULATED_MAC", DEFAULT)]
-            module.device_info = lambda *_: mac.device_info()  # type: ignore[attr-defined]
+            _PATCHED[fullname](module)
 
         spec.loader.exec_module = execute_and_patch  # type: ignore[method-assign]
         return spec
@@ -69,4 +81,4 @@ for name in _LINUX_ONLY:
         delattr(os, name)
 file_control.install()
 sys.addaudithook(_no_proc)
-sys.meta_path.insert(0, _MLXOfAMac)
+sys.meta_path.insert(0, _Finder)
