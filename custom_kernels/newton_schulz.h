@@ -34,7 +34,7 @@ METAL_FUNC void load_block(const device T* matrix, threadgroup T* block, int fir
 
 // 8 lines and 8 terms of a block: terms are the columns of the left factor's fragment, the rows of the right one's.
 template <typename T, bool ACROSS, bool LEFT>
-METAL_FUNC simdgroup_matrix<T, 8, 8> fragment(const threadgroup T* block, int line, int k) {
+METAL_FUNC simdgroup_matrix<T, 8, 8> piece(const threadgroup T* block, int line, int k) {
   simdgroup_matrix<T, 8, 8> result;
   const threadgroup T* corner = ACROSS ? block + line * NARROW + k : block + k * WIDE + line;
   simdgroup_load(result, corner, ACROSS ? NARROW : WIDE, ulong2(0, 0), ACROSS != LEFT);
@@ -64,8 +64,8 @@ struct Quarter {
       simdgroup_matrix<T, 8, 8> a[4], b[4];
 #pragma unroll
       for (int i = 0; i < 4; i++) {
-        a[i] = fragment<T, LEFT_ACROSS, true>(left, line + 8 * i, k);
-        b[i] = fragment<T, RIGHT_ACROSS, false>(right, other_line + 8 * i, k);
+        a[i] = piece<T, LEFT_ACROSS, true>(left, line + 8 * i, k);
+        b[i] = piece<T, RIGHT_ACROSS, false>(right, other_line + 8 * i, k);
       }
 #pragma unroll
       for (int i = 0; i < 16; i++)

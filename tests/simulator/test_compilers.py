@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.machine import system
 from mlx_autoresearch.simulator import find_compiler
 from mlx_autoresearch.simulator.build import RUNTIME, SHIM
 from tests.support.compiler_paths import compiler_path, each_family
@@ -86,3 +88,38 @@ def test_the_shim_compiles_without_warnings(family: str) -> None:
     text = '#include "metal_sim.h"\n'
     done = subprocess.run([path, *flags, "-"], input=text, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("banner", "words"),
+    [
+        (None, "no C++ compiler found: install the Command Line Tools (`xcode-select --install`)"),
+        ("Apple clang version 14.0.3 (clang-1403.0.22.14.1)", "clang++ is Apple clang 14, too old; update"),
+        ("Apple clang version 15.0.0 (clang-1500.3.9.4)", "clang++ is Apple clang 15, too old; update"),
+        ("Apple clang version 16.0.0 (clang-1600.0.26.6)", None),
+        ("Apple clang version 17.0.0 (clang-1700.0.13.5)", None),
+        ("Apple clang version 21.0.0 (clang-2100.1.1.101)", None),
+    ],
+)
+def test_on_a_mac_old_tools_are_updated_and_missing_ones_installed(
+    mac: None, only: Path, banner: str | None, words: str | None
+) -> None:
+    if banner:
+        fake_compiler(only, "clang++", banner)
+    if words is None:
+        assert find_compiler().is_clang
+        return
+    with pytest.raises(UserError) as raised:
+        find_compiler()
+    assert words in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert ("xcode-select --install" in str(raised.value)) == (banner is None)
+
+
+def test_on_a_mac_without_tools_nothing_is_asked_for_its_version(mac: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """/usr/bin/clang++ and its like would open a window that offers to install them."""
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(system, "_has_command_line_tools", lambda: False)
+    assert system.program("clang++") is None
+    monkeypatch.setattr(system, "name", lambda: "linux")
+    assert system.program("clang++") == "/usr/bin/clang++"

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import mlx.core as mx
 
-from mlx_autoresearch.machine import device
+from mlx_autoresearch.machine import device, system
 from mlx_autoresearch.machine.files import write_atomically
 from mlx_autoresearch.machine.paths import cache_dir
 
@@ -105,8 +105,10 @@ def _measure_and_remember(
 
 
 def _machine() -> str:
-    """What a choice holds for: the device, MLX's version and the kernels' sources."""
-    return f"{device.device_name()}, mlx {version('mlx')}, kernels {_digest(kernel_folder())}"
+    """What a choice holds for: the device, MLX's version, the kernels' sources, and macOS, which compiles Metal."""
+    macos = system.macos_version()
+    compiler = f", macOS {macos[0]}.{macos[1]}" if macos else ""
+    return f"{device.device_name()}, mlx {version('mlx')}{compiler}, kernels {_digest(kernel_folder())}"
 
 
 @lru_cache

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import mlx.core as mx
 
+from mlx_autoresearch.plain_text import one_line
 from mlx_autoresearch.simulator import Kernel, KernelFault, run
 
 from .alternatives import Language
 from .description import KernelFile, Launch
 from .registry import kernel_folder
 from .source import load_kernel
+
+Launched = tuple[str, Literal["metal", "cuda"], tuple[tuple[str, Any], ...]]  # name, language, sizes
+
+_launched: ContextVar[dict[Launched, None] | None] = ContextVar("launched", default=None)
+_LONGEST = 200  # characters of an error
+
+
+class BrokenKernel(Exception):
+    """A kernel that the GPU's compiler refuses, or that cannot be launched."""
 
 
 def launch(name: str, language: Language, inputs: Mapping[str, mx.array], **sizes: Any) -> list[mx.array]:
@@ -27,7 +40,47 @@ def launch(name: str, language: Language, inputs: Mapping[str, mx.array], **size
 
     Raises ValueError when an input is not what the YAML says, KernelFault when the simulator finds a fault.
     """
-    return _launcher(kernel_folder(), name, language, tuple(sorted(sizes.items())))(inputs)
+    given = tuple(sorted(sizes.items()))
+    launched = _launched.get()
+    if launched is not None and language != "simulator":
+        launched[name, language, given] = None
+    return _launcher(kernel_folder(), name, language, given)(inputs)
+
+
+@contextmanager
+def launches() -> Iterator[dict[Launched, None]]:
+    """Collects what is launched on a GPU inside, each combination of sizes once, in order."""
+    found: dict[Launched, None] = {}
+    token = _launched.set(found)
+    try:
+        yield found
+    finally:
+        _launched.reset(token)
+
+
+def try_out(launched: Launched) -> None:
+    """Launch a kernel once, on zeros. MLX compiles it now, not in the middle of a step that uses many.
+
+    Raises BrokenKernel, which names the kernel, where the GPU's compiler refuses it or it cannot be launched.
+    """
+    name, language, sizes = launched
+    file = _file(kernel_folder(), name)
+    resolved = file.resolve(dict(sizes))
+    arrays = {
+        given: mx.zeros(file.input_shape(given, resolved), mlx_dtype(file.input_dtype(given, resolved)))
+        for given in file.description.inputs
+        if given not in file.values(resolved)
+    }
+    try:
+        mx.eval(launch(name, language, arrays, **dict(sizes)))
+    except (RuntimeError, ValueError) as error:
+        raise BrokenKernel(f"{name} on {language}: {first_error(error)}") from error
+
+
+def first_error(error: Exception) -> str:
+    """One line of what MLX says of a kernel: the compiler's first error where there is one."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return one_line(next((line for line in lines if re.search(r"\berror\b", line)), lines[0]), _LONGEST)
 
 
 @lru_cache(maxsize=1024)

@@ -20,7 +20,7 @@ from mlx_autoresearch.simulator.arrays import round_to_bfloat16, widen_bfloat16
 from mlx_autoresearch.simulator.signature import SMALL, Input
 
 from .description import Call, KernelFile, Sizes
-from .launch import run_on_gpu
+from .launch import first_error, run_on_gpu
 
 SEEDS = (0, 1, 2)  # ascending, descending, random
 EXHAUSTIVE_CASES = 80
@@ -208,7 +208,7 @@ def require_gpu(language: Literal["metal", "cuda"]) -> None:
 def verify_on_gpu(file: KernelFile, language: Literal["metal", "cuda"], shapes: Iterable[Sizes] = ()) -> KernelReport:
     """Runs the same cases on this machine's GPU and compares with the same definition.
 
-    Raises UserError where there is no such GPU.
+    A case that does not compile or cannot be launched is a finding. Raises UserError where there is no such GPU.
     """
     require_gpu(language)
     report = KernelReport(file.name, [])
@@ -216,8 +216,12 @@ def verify_on_gpu(file: KernelFile, language: Literal["metal", "cuda"], shapes: 
         started = time.perf_counter()
         call = file.call(file.resolve(sizes))
         given = [_as_given(dtype, array) for dtype, array in call.inputs.values()]
-        outputs = run_on_gpu(file.kernel, language, [array for array, _ in given], call)
-        mx.eval(outputs)
-        findings, error = compare(file, call, outputs, [exact for _, exact in given])
+        try:
+            outputs = run_on_gpu(file.kernel, language, [array for array, _ in given], call)
+            mx.eval(outputs)
+        except (RuntimeError, ValueError) as broken:
+            findings, error = [Finding("launch-error", first_error(broken), file.kernel.source_file)], 0.0
+        else:
+            findings, error = compare(file, call, outputs, [exact for _, exact in given])
         report.cases.append(CaseReport(sizes, 0, findings, error, time.perf_counter() - started))
     return report

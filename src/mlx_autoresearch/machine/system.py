@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
+import shutil
 import subprocess
 import sys
 from functools import lru_cache
@@ -43,3 +44,23 @@ def macos_version() -> tuple[int, int] | None:
         said = platform.mac_ver()[0]
     found = re.match(r"(\d+)(?:\.(\d+))?", said.strip())
     return (int(found[1]), int(found[2] or 0)) if found else None
+
+
+def program(name: str) -> str | None:
+    """The path of a program on PATH; None where there is none.
+
+    On a Mac without the Command Line Tools, /usr/bin holds stand-ins of compilers and git, which open a window that
+    offers to install them: they count as missing.
+    """
+    path = shutil.which(name)
+    if path and path.startswith("/usr/bin/") and is_macos() and not _has_command_line_tools():
+        return None
+    return path
+
+
+@lru_cache
+def _has_command_line_tools() -> bool:
+    try:
+        return subprocess.run(["xcode-select", "-p"], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import mlx.core as mx
+import mlx.nn as nn
 
 from mlx_autoresearch.config.settings import RecipeConfig
 
@@ -49,7 +50,7 @@ def make_step(model: GPT, optimizer: MuonAdamW, config: RecipeConfig) -> Step:
 def trace_step(model: GPT, optimizer: MuonAdamW, config: RecipeConfig) -> None:
     """Build every operation of a step, with its shapes, without computing anything or changing any state."""
     rows = mx.zeros((config.train.device_batch_size, config.gpt.sequence_len), mx.int32)
-    model.loss(rows, rows)
+    nn.value_and_grad(model, lambda model: model.loss(rows, rows))(model)
     for group in optimizer.groups:
         if isinstance(group, MuonGroup):
             momentum = optimizer.state["momentum_buffer"][group.names[0]]

@@ -7,10 +7,12 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 import threading
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -166,7 +168,8 @@ def _compile(command: list[str], source: str, target: Path, link: list[str]) -> 
                 raise UserError(f"simulator: linking failed: {linked.stderr.strip().splitlines()[-1]}")
             if system.is_macos():  # there the lines stay in kernel.o, unless they are collected
                 subprocess.run(["dsymutil", library], capture_output=True, check=False)
-                if os.path.exists(f"{library}.dSYM"):
+                shutil.rmtree(f"{target}.dSYM", ignore_errors=True)  # of a build that was cut short
+                with suppress(OSError):  # there is none; or another process has just put its own there
                     os.replace(f"{library}.dSYM", f"{target}.dSYM")
             with replacing(target, durable=False) as new:
                 os.replace(library, new)

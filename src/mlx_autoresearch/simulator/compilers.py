@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from dataclasses import dataclass
 from functools import lru_cache
 
 from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.machine import system
 
 _OLDEST = {"clang": 17, "apple": 16, "gcc": 12}
 _CANDIDATES = [
@@ -27,6 +27,11 @@ class Compiler:
     family: str  # "clang", "apple" (also clang) or "gcc"
     version: int
     banner: str  # the first line of --version: part of every cache key
+
+    @property
+    def name(self) -> str:
+        """Whose it is, in words."""
+        return {"apple": "Apple clang"}.get(self.family, self.family)
 
     @property
     def is_clang(self) -> bool:
@@ -66,13 +71,20 @@ def find_compiler(path: str | None = None) -> Compiler:
     Raises UserError if there is none, saying what to install.
     """
     names = [path] if path else _CANDIDATES
-    found = [_identify(name) for name in names if shutil.which(name)]
-    usable = [compiler for compiler in found if compiler and compiler.version >= _OLDEST[compiler.family]]
+    found = [compiler for name in names if system.program(name) and (compiler := _identify(name))]
+    usable = [compiler for compiler in found if compiler.version >= _OLDEST[compiler.family]]
     for compiler in sorted(usable, key=lambda compiler: not compiler.is_clang):
         return compiler
     if path:
         raise UserError(f"simulator: {path} is not a compiler it can use: clang++ 17 or g++ 12, or newer")
-    raise UserError(
-        "simulator: no C++ compiler found; install clang 17 or newer (Debian, Ubuntu: apt-get install clang-19; "
-        "macOS: xcode-select --install) or g++ 12 or newer"
-    )
+    too_old = "".join(f"{compiler.path} is {compiler.name} {compiler.version}, too old; " for compiler in found[:1])
+    if not system.is_macos():
+        install = "install clang 17 or newer (Debian, Ubuntu: apt-get install clang-19) or g++ 12 or newer"
+    elif found:
+        install = (
+            "update the Command Line Tools to 16 or newer (System Settings > General > Software Update, or "
+            "`softwareupdate --list`; where it offers none, download them at developer.apple.com/download/all)"
+        )
+    else:
+        install = "install the Command Line Tools (`xcode-select --install`)"
+    raise UserError(f"simulator: {too_old or 'no C++ compiler found: '}{install}")

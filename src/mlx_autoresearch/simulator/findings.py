@@ -50,8 +50,11 @@ CAUSES = {
     "ambiguous-place": (
         "g++ knows the line of a barrier or simdgroup operation, not its column: give each its own line, or use clang."
     ),
+    "reserved-word": "Metal's compiler takes this word as a keyword: choose another name.",
+    "not-ascii": "MLX hands the source to Metal as ASCII, and Metal gets nothing: write it, comments too, in ASCII.",
     "unsupported": "The simulator does not know this construct: docs/simulator.md says how to add it.",
     "compile-error": "The compiler rejects the source; the simulator may also lack a function of Metal's library.",
+    "launch-error": "The GPU's compiler refuses the kernel, or it cannot be launched with these sizes.",
     "wrong-result": "The output differs from the definition by more than the tolerance.",
 }
 

@@ -11,16 +11,24 @@ from pathlib import Path
 from mlx_autoresearch.machine import system
 
 
-def _atos(library: Path, address: int) -> list[tuple[str, int]]:
-    command = ["atos", "-i", "-o", str(library), "-l", "0x0", hex(address)]
+def _atos(library: Path, addresses: list[int]) -> list[list[tuple[str, int]]]:
+    """`_frames` by macOS's atos, which prints a line a frame and, for an address in no function, the address.
+
+    So address 0 between the others tells where one's frames end.
+    """
+    symbols = Path(f"{library}.dSYM/Contents/Resources/DWARF/{library.name}")
+    separated = [text for address in addresses for text in (hex(address), "0x0")]
+    command = ["atos", "-i", "-o", str(symbols if symbols.exists() else library), "-l", "0x0", *separated]
     output = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-    return [(match[1], int(match[2])) for match in re.finditer(r"\(([^():/]+):(\d+)\)", output)]
+    parts = re.split(r"^0x0+$", output, flags=re.M)[:-1]
+    frames = [[(match[1], int(match[2])) for match in re.finditer(r"\(([^():/]+):(\d+)\)", part)] for part in parts]
+    return frames if len(frames) == len(addresses) else [[] for _ in addresses]
 
 
 def _frames(library: Path, addresses: list[int]) -> list[list[tuple[str, int]]]:
     """For each address the (file, line) of every inlined frame, innermost first; empty without a symbolizer."""
     if system.is_macos():
-        return [_atos(library, address) for address in addresses]
+        return _atos(library, addresses)
     for tool in ("addr2line", "llvm-symbolizer", "llvm-symbolizer-19"):
         if shutil.which(tool):
             break

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from .findings import Finding
 from .kernel import Kernel
+from .reserved import NEVER, NO_NAMES, reserved_names
 from .signature import Signature
 
 # `threadgroup float a[8][9], b;` but not `threadgroup float* p` and not `device`, `const threadgroup T*`.
@@ -39,10 +40,21 @@ def place(text: str, position: int, file: str, first_line: int) -> tuple[str, in
 
 
 def check_dialect(kernel: Kernel, knows_columns: bool) -> list[Finding]:
-    """What can be said from the text alone: constructs that would silently mean something else in C++."""
+    """What can be said from the text alone: constructs that mean something else in C++, or nothing in Metal."""
     findings: list[Finding] = []
     header, body = blank_comments(kernel.header), blank_comments(kernel.source)
     header_place, body_place = (kernel.header_file, kernel.header_line), (kernel.source_file, kernel.source_line)
+    for raw, text, start in ((kernel.header, header, header_place), (kernel.source, body, body_place)):
+        for match in re.finditer(r"[^\x00-\x7f]+", raw):
+            message = f"{match[0][:20]!a} is not ASCII"
+            findings.append(Finding("not-ascii", message, *place(raw, match.start(), *start)))
+        for position, word in reserved_names(text):
+            message = f"`{word}` is a reserved word of the Metal Shading Language"
+            findings.append(Finding("reserved-word", message, *place(text, position, *start)))
+    for name in (*kernel.input_names, *kernel.output_names):
+        if name in NEVER | NO_NAMES:
+            message = f"an array is called `{name}`, a reserved word of the Metal Shading Language"
+            findings.append(Finding("reserved-word", message, *body_place))
     for match in _DECLARATION.finditer(header):
         message = "a threadgroup variable is declared outside the kernel's body"
         findings.append(Finding("threadgroup-outside-kernel", message, *place(header, match.start(), *header_place)))

@@ -11,6 +11,7 @@ from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.data.packing import PackedBatches
 from mlx_autoresearch.data.prepared import PreparedData
 from mlx_autoresearch.errors import OutOfMemory, UserError
+from mlx_autoresearch.kernels.launch import BrokenKernel, launches, try_out
 from mlx_autoresearch.kernels.operation import UnfitKernel, measuring, recording
 from mlx_autoresearch.machine import device
 from mlx_autoresearch.recipe import interface
@@ -87,10 +88,14 @@ def choose_kernels(model: GPT, optimizer: MuonAdamW, config: Config) -> dict[str
     Raises UserError when the kernels do not take the model's shapes.
     """
     try:
-        with recording() as used, measuring():
+        with recording() as used, launches() as launched, measuring():
             interface.trace_step(model, optimizer, config.for_recipe())
-    except UnfitKernel as error:
-        raise UserError(f"kernels: {config.kernels}: {error}; kernels: auto chooses what fits") from None
+        if config.kernels != "auto":  # which tries its kernels out itself, and leaves the broken ones
+            for kernel in launched:
+                try_out(kernel)
+            mx.clear_cache()
+    except (UnfitKernel, BrokenKernel) as error:
+        raise UserError(f"kernels: {config.kernels}: {error}; kernels: auto chooses what works") from None
     return used
 
 
