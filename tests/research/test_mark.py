@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from mlx_autoresearch.config.settings import Config
@@ -9,6 +10,9 @@ from mlx_autoresearch.research.home import Search
 from mlx_autoresearch.sandbox import processes
 from mlx_autoresearch.sandbox.command import Running
 from tests.support.laboratory import make_search, wait_until
+
+# Not a program of the system, whose environment macOS hides.
+SLEEP = [sys.executable, "-c", "import time; time.sleep(300)"]
 
 
 def test_processes_of_a_search_inside_another_are_left_alone(repository: Path, tiny: Config) -> None:
@@ -18,8 +22,7 @@ def test_processes_of_a_search_inside_another_are_left_alone(repository: Path, t
     link = repository / "link"
     link.symlink_to(repository / "runs")
     commands = {
-        home: Running(["sleep", "300"], cwd=repository, env={}, seconds=60, mark=home.mark)
-        for home in (outer, inner, like)
+        home: Running(SLEEP, cwd=repository, env={}, seconds=60, mark=home.mark) for home in (outer, inner, like)
     }
     try:
         wait_until(lambda: all(processes.marked(home.mark) for home in commands))

@@ -121,7 +121,11 @@ def test_an_agent_edits_the_worktree_and_gives_its_hypothesis(context: Context):
     [
         ("import sys; print('no key'); sys.exit(3)", "exception", "exit code 3: no key"),
         ("import time; time.sleep(60)", "timeout", "not done after 0.02 minutes"),
-        ("import subprocess; subprocess.Popen(['sleep', '60'], start_new_session=True)", "guard", "left 1 process"),
+        (
+            "import subprocess, time; subprocess.Popen(['sleep', '60'], start_new_session=True); time.sleep(0.5)",
+            "guard",
+            "left 1 process",
+        ),
     ],
 )
 def test_an_agent_that_fails_is_said_to(context: Context, program: str, kind: str, said: str):
