@@ -14,10 +14,11 @@ import mlx.core as mx
 import pytest
 
 from mlx_autoresearch.config.gpt import GPTConfig
+from mlx_autoresearch.kernels import choice, registry
 from mlx_autoresearch.kernels.choice import FILE, KernelWarning, choices, forget, measuring
 from mlx_autoresearch.kernels.operation import Operation, recording
 from mlx_autoresearch.kernels.registry import use_folder
-from mlx_autoresearch.machine import device
+from mlx_autoresearch.machine import device, system
 from mlx_autoresearch.recipe.model import GPT
 from mlx_autoresearch.recipe.optimizer import MuonAdamW
 from mlx_autoresearch.recipe.step import make_step
@@ -228,7 +229,7 @@ def test_a_kernel_that_ends_the_process_is_not_tried_twice(tmp_path: Path) -> No
 import os, sys
 import mlx_autoresearch
 import mlx.core as mx
-from mlx_autoresearch.machine import device
+from mlx_autoresearch.machine import device, system
 from mlx_autoresearch.kernels.choice import choices, measuring
 from mlx_autoresearch.kernels.operation import Operation
 device.kernel_backend = lambda: "cuda"
@@ -266,3 +267,24 @@ def test_says_what_was_used_and_refuses_what_is_not_there(monkeypatch: pytest.Mo
     with recording() as used:
         both(X)
     assert used == {SHAPE: "mlx"}
+
+
+@pytest.mark.usefixtures("mac")
+def test_after_an_update_of_macos_a_rejected_kernel_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Metal compiler is a part of macOS."""
+    before = choice._machine()
+    assert "macOS 15.5" in before
+    monkeypatch.setenv("SIMULATED_MACOS", "26.1")
+    system.macos_version.cache_clear()
+    assert choice._machine() == before.replace("macOS 15.5", "macOS 26.1")
+
+
+def test_files_that_macos_leaves_behind_are_no_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a disk that is not Apple's there is a ._NAME beside each NAME; it used to be read, and is no text."""
+    folder = shutil.copytree(registry.kernel_folder(), tmp_path / "kernels")
+    monkeypatch.setattr(registry, "_folder", folder)
+    names, digest = registry.kernel_names(), choice._digest(folder)
+    for path in list(folder.iterdir()):
+        (folder / f"._{path.name}").write_bytes(b"\0\5\x16\7\xff")
+    choice._digest.cache_clear()
+    assert (registry.kernel_names(), choice._digest(folder)) == (names, digest)

@@ -199,3 +199,14 @@ def test_an_archive_that_git_cannot_make_is_one_line(workspace: Workspace, monke
     monkeypatch.setattr(Workspace, "_code_in", lambda self, commit: [CODE[0]])
     with pytest.raises(UserError, match="not a tree object"):
         workspace.snapshot("0" * 40, workspace.path / "code")
+
+
+def test_what_finder_and_python_leave_behind_is_not_committed(workspace: Workspace) -> None:
+    """It used to be taken for the agent's change."""
+    parent = workspace.best
+    for folder in (workspace.path, *(workspace.path / code for code in CODE)):
+        for name in (".DS_Store", "._rope.metal", "__pycache__/x.cpython-312.pyc", "y.pyc"):
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(b"\0")
+    commit = workspace.commit(1, "nothing", parent)
+    assert workspace.change(parent, commit).status == {}

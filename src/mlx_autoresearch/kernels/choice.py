@@ -114,7 +114,7 @@ def _machine() -> str:
 @lru_cache
 def _digest(folder: Path) -> str:
     digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.glob("[!.]*")):
         if path.suffix in (".metal", ".h", ".yaml"):
             digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:12]

@@ -36,7 +36,7 @@ def kernel_folder() -> Path:
 
 def kernel_names() -> list[str]:
     """Every kernel of ours: a .metal file with a .yaml beside it."""
-    return sorted(path.stem for path in kernel_folder().glob("*.metal") if path.with_suffix(".yaml").exists())
+    return sorted(path.stem for path in kernel_folder().glob("[!.]*.metal") if path.with_suffix(".yaml").exists())
 
 
 def find_kernel(name: str) -> KernelFile:

@@ -17,7 +17,7 @@ from mlx_autoresearch.simulator import Kernel
 from .description import Description, KernelFile
 
 _BODY = re.compile(r"^// kernel body\b.*$", re.M)
-_INCLUDE = re.compile(r'^#include "(?P<name>[\w.]+)"$', re.M)
+_INCLUDE = re.compile(r'^#include "(?P<name>\w[\w.]*)"$', re.M)
 
 
 def split_source(text: str) -> tuple[str, str, int]:

@@ -96,3 +96,11 @@ def _sync(path: Path) -> None:
         flush_to_disk(descriptor)
     finally:
         os.close(descriptor)
+
+
+def is_hidden(path: Path, above: Path) -> bool:
+    """Whether the name of `path`, or of a folder on the way to it from `above`, begins with a dot.
+
+    macOS leaves such files anywhere: .DS_Store, and on foreign disks ._NAME beside NAME. Nothing of ours is hidden.
+    """
+    return any(part.startswith(".") for part in path.relative_to(above).parts)

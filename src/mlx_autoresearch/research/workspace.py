@@ -23,6 +23,8 @@ from mlx_autoresearch.sandbox.processes import MARK
 from mlx_autoresearch.trials.overlay import KERNELS, PACKAGE, RECIPE
 
 EXPERIMENT = "research/experiment.yaml"  # the experiment's configuration, in the worktree
+# What nobody writes on purpose: macOS's Finder and Python do.
+_LITTER = [f":(exclude,glob)**/{name}" for name in (".DS_Store", "._*", "__pycache__/**", "*.pyc")]
 CODE = [f"src/{PACKAGE}/{RECIPE}", KERNELS]
 
 
@@ -108,8 +110,9 @@ class Workspace:
         make_own_folder(self.path)
         self._renew_admin()
         self._git("read-tree", parent)
-        self._git("add", "--all", "--force", "--", EXPERIMENT, *[p for p in CODE if (self.path / p).exists()])
-        self._git("add", "--all")
+        there = [p for p in CODE if (self.path / p).exists()]
+        self._git("add", "--all", "--force", "--", EXPERIMENT, *there, *_LITTER)
+        self._git("add", "--all", "--", ".", *_LITTER)
         tree = self._git("write-tree").strip()
         commit = self._git("commit-tree", tree, "-p", parent, "-m", message).strip()
         self._update_ref(self._ref(number), commit)

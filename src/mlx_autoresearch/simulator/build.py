@@ -96,7 +96,7 @@ def _own_folder() -> Path:
 @lru_cache
 def _hash_folder(folder: Path) -> str:
     digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.glob("[!.]*")):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
 

@@ -16,6 +16,7 @@ import mlx_autoresearch
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.data.prepared import open_prepared
 from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.kernels.registry import kernel_folder
 from mlx_autoresearch.ledger.ledger import Ledger, Record, Trial
 from mlx_autoresearch.machine.paths import cache_dir
 from mlx_autoresearch.research.guard import integrity
@@ -267,3 +268,20 @@ def test_the_ledger_and_a_commits_settings_are_read_once_and_hashes_are_taken_tw
     assert calls == {"read": 2, "hash": 2 + 2, "yaml": 2 + 1}
     run_search(Search.open(search.home, run_trial=free_trial), experiments=1)  # which is kept, and measured again later
     assert calls == {"read": 3, "hash": 3 + 2 + 2, "yaml": 3 + 2}
+
+
+def test_what_macos_leaves_in_folders_is_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Finder's .DS_Store used to make every experiment run the way of changed code."""
+    package = shutil.copytree(integrity._INSTALLED, tmp_path / "installed")
+    kernels = shutil.copytree(kernel_folder(), tmp_path / "kernels")
+    monkeypatch.setattr(integrity, "_INSTALLED", package)
+    monkeypatch.setattr(integrity, "kernel_folder", lambda: kernels)
+    before = integrity.installed_code_hash(), integrity.trusted_files()
+    for folder in (package / "recipe", package / "metric", kernels):
+        (folder / ".DS_Store").write_bytes(b"\0\1")
+        (folder / "._x.metal").write_bytes(b"\0\5\x16")
+        (folder / ".Spotlight").mkdir()
+        (folder / ".Spotlight/x").write_bytes(b"\0")
+    assert (integrity.installed_code_hash(), integrity.trusted_files()) == before
+    (kernels / "rope.metal").write_text("changed")
+    assert integrity.installed_code_hash() != before[0]

@@ -16,7 +16,7 @@ from mlx_autoresearch.data.prepared import PreparedData
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.kernels.registry import kernel_folder
 from mlx_autoresearch.ledger.files import TRUSTED, experiments_folder
-from mlx_autoresearch.machine.files import write_atomically
+from mlx_autoresearch.machine.files import is_hidden, write_atomically
 from mlx_autoresearch.sandbox import landlock
 from mlx_autoresearch.training.data import find_data
 from mlx_autoresearch.trials.overlay import KERNELS, PACKAGE, RECIPE
@@ -80,7 +80,7 @@ def trusted_files() -> dict[str, str]:
     writes in __pycache__; a compiled module elsewhere would be imported like any other.
     """
     files = (p for p in sorted(_INSTALLED.rglob("*")) if p.is_file() and p.parent.name != "__pycache__")
-    names = (p.relative_to(_INSTALLED) for p in files)
+    names = (p.relative_to(_INSTALLED) for p in files if not is_hidden(p, _INSTALLED))
     return {str(name): _sha256(_INSTALLED / name) for name in names if name.parts[0] not in (RECIPE, KERNELS)}
 
 
@@ -180,7 +180,8 @@ def installed_code_hash() -> str:
 def _code_hash(*folders: Path) -> str:
     lines = []
     for number, folder in enumerate(folders):
-        code = (p for p in folder.rglob("*") if p.is_file() and p.suffix not in (".md", ".pyc"))
+        files = (p for p in folder.rglob("*") if p.is_file() and not is_hidden(p, folder))
+        code = (p for p in files if p.suffix not in (".md", ".pyc"))
         lines += [f"{number} {path.relative_to(folder)} {_sha256(path)}" for path in sorted(code)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
