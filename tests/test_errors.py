@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from mlx_autoresearch import errors
-from mlx_autoresearch.errors import OutOfMemory, ReportedError, RunFailed, UserError, from_mlx
+from mlx_autoresearch.errors import GPUInterrupted, OutOfMemory, ReportedError, RunFailed, UserError, from_mlx
+from tests.support.mac import errors as mac
 
 
 def test_every_exception_is_in_the_picture_with_its_exit_code() -> None:
@@ -20,6 +21,13 @@ def test_every_exception_is_in_the_picture_with_its_exit_code() -> None:
         (MemoryError(), OutOfMemory),
         (RuntimeError("[malloc] Unable to allocate 4 bytes."), OutOfMemory),
         (RuntimeError("CUDA out of memory"), OutOfMemory),
+        (RuntimeError(mac.MEMORY), OutOfMemory),
+        (RuntimeError(mac.INTERACTIVITY), GPUInterrupted),
+        (RuntimeError(mac.TIMEOUT), GPUInterrupted),
+        (RuntimeError(mac.HANG), GPUInterrupted),
+        (RuntimeError(mac.VICTIM), GPUInterrupted),
+        (RuntimeError(mac.IGNORED), GPUInterrupted),
+        (RuntimeError(mac.PAGE_FAULT), type(None)),  # an access out of bounds: a kernel's fault
         (RuntimeError("Could not load C++ shared library x.so: file too short"), UserError),
         (RuntimeError("filesystem error: cannot create directories"), UserError),
         (RuntimeError("[matmul] shapes do not match"), type(None)),

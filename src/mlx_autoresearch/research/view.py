@@ -33,7 +33,7 @@ class View:
 
     def progress(self, event: Mapping[str, Any]) -> None:
         """An event of the current trial, as `run_trial` tells it."""
-        if event.get("event") == "waiting":
+        if event.get("event") in ("waiting", "again"):
             self.say(event["message"])
         elif event.get("event") == "step" and self._every is not None:
             now = time.monotonic()
@@ -80,7 +80,8 @@ class TerminalView(View):
                 self._drawn = now
                 self._show(step_text(event))
         else:
-            texts = {"waiting": event.get("message", ""), "start": "compiling", "trained": "scoring"}
+            message = event.get("message", "")
+            texts = {"waiting": message, "again": message, "start": "compiling", "trained": "scoring"}
             self._show(texts.get(str(event.get("event")), ""))
 
     def decided(self, record: Record, best: Record) -> None:

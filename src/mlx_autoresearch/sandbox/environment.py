@@ -12,9 +12,10 @@ from pathlib import Path
 # Nothing in here is a secret; a machine's credentials live in other variables.
 _INHERITED = (
     *("PATH", "LANG", "LANGUAGE", "TZ", "TERM", "USER", "LOGNAME", "SHELL", "PYTHONPATH", "LD_LIBRARY_PATH"),
+    *("DEVELOPER_DIR", "SDKROOT"),  # which of several compilers a Mac uses
     *("NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES", "NVIDIA_TF32_OVERRIDE"),  # NVIDIA_API_KEY is a secret
 )
-_PREFIXES = ("LC_", "MKL_", "OMP_", "OPENBLAS_", "KMP_", "MLX_", "METAL_", "CUDA_", "NCCL_")
+_PREFIXES = ("LC_", "MKL_", "OMP_", "OPENBLAS_", "KMP_", "MLX_", "METAL_", "CUDA_", "NCCL_", "AGX_", "MTL_")
 
 
 def clean_environment(home: Path, temporary: Path, **more: str) -> dict[str, str]:

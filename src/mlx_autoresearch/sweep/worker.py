@@ -147,7 +147,7 @@ class _Watch:
 
     def follow(self, event: Event) -> None:
         """For `run_trial`, which ends its processes when this raises. Raises optuna.TrialPruned."""
-        if event["event"] == "waiting":
+        if event["event"] in ("waiting", "again"):
             self.view.say(event["message"])
         if event["event"] != "step":
             return

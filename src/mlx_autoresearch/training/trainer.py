@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from mlx_autoresearch.config.keys import differing
 from mlx_autoresearch.config.load import settings_of
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.data.prepared import PreparedData
-from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.errors import GPUInterrupted, UserError, from_mlx
 from mlx_autoresearch.machine.awake import awake
 from mlx_autoresearch.machine.lock import device_lock
 from mlx_autoresearch.metric.bits import Bpb
@@ -23,6 +24,7 @@ from mlx_autoresearch.recipe.settings import recipe_settings
 from . import checkpoint
 from .clock import Clock
 from .data import check_same_data, data_info, open_data
+from .files import CHECKPOINT
 from .loop import loop
 from .loss_watch import LossWatch
 from .progress import Reporter, make_reporter
@@ -93,8 +95,9 @@ def complete(
     """Train to the end of the budget, score unless told not to, and write the summary, which is returned.
 
     Without `score` the checkpoint is left to somebody else to evaluate: the metric's entries in the summary are None.
+    Raises GPUInterrupted, which says how to go on, where macOS stops the work on the GPU.
     """
-    with reporter:
+    with reporter, _interruption_explained(run):
         reporter.start(describe(training, run.path))
         peaks = Peaks.here(compute_dtype(training.config))
         with stop_requested() as stop, closing(loop(training, clock, peaks.measured)) as records:
@@ -124,6 +127,17 @@ def complete(
     return summary
 
 
+@contextmanager
+def _interruption_explained(run: Run) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        reported = from_mlx(error)
+        if not isinstance(reported, GPUInterrupted):
+            raise
+        raise GPUInterrupted(f"{reported}{_continue_with(run) if (run.path / CHECKPOINT).is_file() else ''}") from None
+
+
 def _note(record: dict[str, Any], run: Run, watch: LossWatch, clock: Clock, reporter: Reporter) -> None:
     """A step goes to the log, to the watch over the loss and to the display, in this order."""
     run.log(record)
@@ -142,8 +156,11 @@ def _score(training: Training, run: Run, data: PreparedData, reporter: Reporter)
 
 
 def _stopped(what: str, run: Run) -> KeyboardInterrupt:
-    path = shlex.quote(str(run.path))
-    return KeyboardInterrupt(f"{what}; continue with `mlx-autoresearch train --resume {path}`")
+    return KeyboardInterrupt(what + _continue_with(run))
+
+
+def _continue_with(run: Run) -> str:
+    return f"; continue with `mlx-autoresearch train --resume {shlex.quote(str(run.path))}`"
 
 
 def _check_resumable(stored: Config, config: Config) -> None:

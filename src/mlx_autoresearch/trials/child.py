@@ -19,6 +19,7 @@ from typing import Any
 from mlx_autoresearch.training.progress import Reporter
 
 from . import overlay
+from .clock import INTERRUPTED
 
 TROUBLE = 3  # exit code of a failure that is classified: the last event says how
 
@@ -48,7 +49,7 @@ class _Events(Reporter):
 
 def train(folder: str, config: str, code: str, score: str, events: str) -> int:
     """Train CONFIG (JSON) into the new run folder FOLDER. Exit code 0, or TROUBLE after a last event."""
-    from mlx_autoresearch.errors import LossExploded, MetricRefused, OutOfMemory, UserError, from_mlx
+    from mlx_autoresearch.errors import GPUInterrupted, LossExploded, MetricRefused, OutOfMemory, UserError, from_mlx
 
     started = time.perf_counter()
     reporter = _Events(int(events))
@@ -71,14 +72,18 @@ def train(folder: str, config: str, code: str, score: str, events: str) -> int:
         reporter.send(event="trouble", kind="nan", detail=str(error))
     except MetricRefused as error:
         reporter.send(event="trouble", kind="metric", detail=str(error))
+    except GPUInterrupted as error:
+        reporter.send(event="trouble", kind=INTERRUPTED, detail=str(error))
     except OutOfMemory as error:
         reporter.send(event="trouble", kind="out of memory", detail=str(error))
     except UserError as error:
         reporter.send(event="trouble", kind="setup", detail=str(error))
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(from_mlx(error), OutOfMemory):
+        kinds = {OutOfMemory: "out of memory", GPUInterrupted: INTERRUPTED}
+        kind = kinds.get(type(from_mlx(error)))  # type: ignore[arg-type]
+        if kind is None:
             raise
-        reporter.send(event="trouble", kind="out of memory", detail=str(error))
+        reporter.send(event="trouble", kind=kind, detail=str(error))
     else:
         return 0
     return TROUBLE
@@ -88,32 +93,46 @@ def logits(run: str, code: str, requests: str, replies: str) -> int:
     """Serve logits of RUN's checkpoint until REQUESTS ends.
 
     A request is one line of JSON, [ids file, B, T, V, positions at a time, logits file]: (B, T) int32 in, (B, T, V)
-    float32 out, through files mapped into memory. The reply is the line "done".
+    float32 out, through files mapped into memory. The reply is the line "done", or "gpu" where macOS stopped the GPU.
     """
     if code:
         overlay.install(Path(code))
     import mlx.core as mx
     import numpy as np
 
+    from mlx_autoresearch.errors import GPUInterrupted, from_mlx
     from mlx_autoresearch.training.run import Run
     from mlx_autoresearch.training.scoring import trained_model
 
     model = trained_model(Run.open(run))
+
+    def computed(ids: mx.array, B: int, T: int, V: int, chunk: int, out_file: str) -> bool:
+        """Write the logits; whether they had the right shape."""
+        hidden = model.hidden(ids)
+        hidden = hidden.reshape(B * T, -1)
+        with open(out_file, "r+b") as file, mmap.mmap(file.fileno(), B * T * V * 4) as memory:
+            out = np.frombuffer(memory, dtype=np.float32).reshape(B * T, V)
+            for i in range(0, B * T, chunk):
+                part = model.logits(hidden[i : i + chunk]).astype(mx.float32)
+                if part.shape != out[i : i + chunk].shape:
+                    print(f"logits must have shape {out[i : i + chunk].shape}, got {part.shape}")
+                    return False
+                out[i : i + chunk] = np.array(part)
+            del out
+        return True
+
     with os.fdopen(int(requests)) as lines, os.fdopen(int(replies), "w") as answers:
         for line in lines:
             ids_file, B, T, V, chunk, out_file = json.loads(line)
             ids = np.fromfile(ids_file, dtype=np.int32).reshape(B, T)
-            hidden = model.hidden(mx.array(ids))
-            hidden = hidden.reshape(B * T, -1)
-            with open(out_file, "r+b") as file, mmap.mmap(file.fileno(), B * T * V * 4) as memory:
-                out = np.frombuffer(memory, dtype=np.float32).reshape(B * T, V)
-                for i in range(0, B * T, chunk):
-                    part = model.logits(hidden[i : i + chunk]).astype(mx.float32)
-                    if part.shape != out[i : i + chunk].shape:
-                        print(f"logits must have shape {out[i : i + chunk].shape}, got {part.shape}")
-                        return TROUBLE
-                    out[i : i + chunk] = np.array(part)
-                del out
+            try:
+                if not computed(mx.array(ids), B, T, V, chunk, out_file):
+                    return TROUBLE
+            except RuntimeError as error:
+                if not isinstance(from_mlx(error), GPUInterrupted):
+                    raise
+                print(INTERRUPTED, file=answers, flush=True)
+                return TROUBLE
             print("done", file=answers, flush=True)
     return 0
 

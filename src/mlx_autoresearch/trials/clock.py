@@ -15,8 +15,11 @@ from .limits import BUDGET_SHARE, JUDGED_SLACK
 
 # {"event": "start"}, {"event": "step", "step": 1, "loss": 2.0, "remaining": 3.0}, {"event": "trained"} (it scores now)
 # and {"event": "finish"}, from the training; {"event": "waiting", "message": a line for the user} and
-# {"event": "waited", "seconds": 2.0}, from `run_trial`.
+# {"event": "waited", "seconds": 2.0}, from `run_trial`, and {"event": "again", "message": why} when it repeats a trial.
 Event = Mapping[str, Any]
+
+# The kind of trouble when macOS stopped the work on the GPU: the trial is repeated once, and nobody's idea is to blame.
+INTERRUPTED = "gpu"
 
 _FOR_DISPLAY = ("start", "step", "trained", "finish")
 _LONGEST_LINE = 65_536  # characters

@@ -15,9 +15,11 @@ from typing import Self
 import mlx.core as mx
 import numpy as np
 
-from mlx_autoresearch.errors import MetricRefused
+from mlx_autoresearch.errors import GPU_INTERRUPTED, GPUInterrupted, MetricRefused
 from mlx_autoresearch.metric import bits
 from mlx_autoresearch.sandbox.command import Running
+
+from .clock import INTERRUPTED
 
 _PROBED = 3  # rows of a batch that are altered later
 _COMPARED = 32  # positions before an altered token whose logits are compared
@@ -124,6 +126,8 @@ class RemoteModel:
             if not more or len(answer) > _LONGEST_REPLY:
                 raise self._dead()
             answer += more
+        if answer == f"{INTERRUPTED}\n".encode():
+            raise GPUInterrupted(GPU_INTERRUPTED)
         as_asked = os.fstat(self._logits.fileno()).st_size == size
         logits = np.fromfile(self._logits, dtype=np.float32, count=B * T * V)
         if not as_asked or logits.size != B * T * V or not np.isfinite(logits).all():

@@ -14,8 +14,9 @@ from typing import Any
 
 from mlx_autoresearch.config.load import with_settings
 from mlx_autoresearch.config.settings import Config
-from mlx_autoresearch.errors import MetricRefused
+from mlx_autoresearch.errors import GPUInterrupted, MetricRefused, from_mlx
 from mlx_autoresearch.ledger.files import SCRATCH
+from mlx_autoresearch.ledger.held import remove
 from mlx_autoresearch.ledger.ledger import Status, Trial
 from mlx_autoresearch.machine.lock import device_lock
 from mlx_autoresearch.plain_text import one_line, printable
@@ -24,7 +25,7 @@ from mlx_autoresearch.sandbox.environment import temporary_folder
 from mlx_autoresearch.training.files import CHECKPOINT, SUMMARY
 from mlx_autoresearch.training.run import Run
 
-from .clock import Clock, Event
+from .clock import INTERRUPTED, Clock, Event
 from .environment import trial_environment
 from .limits import Limits
 from .score import score_confined
@@ -40,8 +41,9 @@ _SHOWN_CHARACTERS = 4000  # of the end of the output
 class TrialFailed(Exception):
     """A trial without a result.
 
-    kind: "out of memory", "nan", "exception", "setup", "no checkpoint", "timeout", or for a violated rule "guard",
-    "metric", "output", "budget". detail: printable; its first line says what happened.
+    kind: "out of memory", "nan", "exception", "setup", "no checkpoint", "timeout", "gpu" (macOS stopped the work on the
+    GPU, twice), or for a violated rule "guard", "metric", "output", "budget". detail: printable; its first line says
+    what happened.
     """
 
     def __init__(self, kind: str, detail: str):
@@ -73,8 +75,25 @@ def run_trial(
     training does not wait for it. What it raises ends the training and is raised here: it is not the trial's failure.
 
     What the training printed goes into FOLDER.txt. Waits while another process of this machine trains; that time does
-    not count. Raises TrialFailed.
+    not count. A trial that macOS interrupts on the GPU is repeated once, from its start. Raises TrialFailed.
     """
+
+    def attempt() -> Trial:
+        return _run_once(config, seed=seed, folder=folder, code=code, limits=limits, mark=mark, say=say)
+
+    try:
+        return attempt()
+    except TrialFailed as failure:
+        if failure.kind != INTERRUPTED:
+            raise
+        say({"event": "again", "message": f"{one_line(failure.detail, 1000)}; this trial is repeated"})
+        remove(folder)
+        return attempt()
+
+
+def _run_once(
+    config: Config, *, seed: int, folder: Path, code: Path | None, limits: Limits, mark: str, say: Say
+) -> Trial:
     config = with_settings(config, {"train.seed": seed, "train.checkpoint_every": None}, "the trial")
     folder = folder.absolute()
     with (
@@ -157,6 +176,12 @@ def _score(
         summary |= score_confined(folder, code, config, limits, scratch=scratch, mark=mark)
     except MetricRefused as error:
         raise TrialFailed("metric", str(error)) from None
+    except GPUInterrupted as error:
+        raise TrialFailed(INTERRUPTED, str(error)) from None
+    except RuntimeError as error:
+        if not isinstance(reported := from_mlx(error), GPUInterrupted):
+            raise
+        raise TrialFailed(INTERRUPTED, str(reported)) from None
     summary |= {"num_steps": clock.steps, "training_seconds": clock.training_seconds}
     Run(folder).save_summary(summary)
     return summary

@@ -33,6 +33,7 @@ from mlx_autoresearch.config.load import settings_of
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.ledger.ledger import Record
 from mlx_autoresearch.plain_text import one_line
+from mlx_autoresearch.trials.clock import INTERRUPTED
 
 from ..guard.rules import is_frozen
 from .base import Context, Proposal
@@ -95,7 +96,9 @@ class SearchProposer:
         return None
 
     def told(self, record: Record) -> None:
-        """Remember the configuration and what the move was worth."""
+        """Remember the configuration and what the move was worth; nothing of one that macOS interrupted."""
+        if record.reason.startswith(f"{INTERRUPTED}: "):
+            return
         if record.event != "remeasure":
             before = self._configs.get(record.parent, self._start)
             values = before | record.overrides
