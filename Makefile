@@ -6,6 +6,10 @@ SWEEP ?= configs/sweeps/lr.yaml
 ARGS ?=
 RESEARCH ?= configs/research/overnight.yaml
 BIN := .venv/bin
+# Where iCloud hides what is in .venv, Python does not see that the package is installed; scripts/setup.sh says more.
+ifeq ($(shell uname -s),Darwin)
+export PYTHONPATH := $(CURDIR)/src$(if $(PYTHONPATH),:$(PYTHONPATH))
+endif
 SETUP := pyproject.toml Makefile scripts/setup.sh
 
 .DEFAULT_GOAL := help

@@ -12,6 +12,7 @@ import mlx_autoresearch  # noqa: F401  before anything imports mlx.core
 import mlx.core as mx  # isort: skip
 
 from mlx_autoresearch.machine import device, system
+from mlx_autoresearch.simulator import compilers
 from tests.support import mac as simulated_mac
 from tests.support.compiler_paths import compiler_path
 from tests.support.mac import file_control, processes
@@ -39,8 +40,16 @@ def implementation() -> str:
     return "simulator"
 
 
+_REMEMBERED = (
+    system.macos_version,
+    system._has_command_line_tools,
+    compilers._identify,
+    device.cpu_compiler_available,
+)
+
+
 @pytest.fixture
-def mac(monkeypatch: pytest.MonkeyPatch) -> None:
+def mac(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """This test, and every process that it starts, is on a simulated Mac; see tests/support/mac."""
     for name, value in simulated_mac.environment().items():
         monkeypatch.setenv(name, value)
@@ -50,5 +59,12 @@ def mac(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(fcntl, name, value, raising=False)
     monkeypatch.setattr(psutil.Process, "environ", processes.hide_environments(psutil))
     processes.load_libproc()
-    system.macos_version.cache_clear()
     monkeypatch.setattr(mx, "device_info", lambda *_: simulated_mac.MODELS[simulated_mac.DEFAULT].device_info())
+    _forget_the_machine()
+    yield
+    _forget_the_machine()
+
+
+def _forget_the_machine() -> None:
+    for remembered in _REMEMBERED:
+        remembered.cache_clear()

@@ -62,7 +62,13 @@ def checkout(tmp_path: Path) -> Path:
         shutil.copy(ROOT / file, tmp_path / file)
     (tmp_path / "bin").mkdir()
     (tmp_path / ".venv").mkdir()
-    stand_in(tmp_path, "uv", 'echo "$@" >>uv.log; mkdir -p .venv; [ "${UV_FAILS:-}" != "$1" ]')
+    installed = 'printf "#!/bin/sh\\n[ -z \\"\\$HIDDEN\\" ]\\n" >.venv/bin/python; chmod +x .venv/bin/python'
+    stand_in(tmp_path, "uv", f'echo "$@" >>uv.log; mkdir -p .venv/bin; {installed}; [ "${{UV_FAILS:-}}" != "$1" ]')
+    stand_in(tmp_path, "sw_vers", 'echo "${MACOS:-15.5}"')
+    stand_in(tmp_path, "sysctl", 'echo "${APPLE_SILICON:-0}"')
+    stand_in(tmp_path, "chflags", 'echo "$@" >>chflags.log')
+    pretend = "import platform; platform.machine = lambda: '${CHIP:-arm64}'"
+    stand_in(tmp_path, "mypython", f'code=$2; shift 2; exec {sys.executable} -c "{pretend}\n$code" "$@"')
     stand_in(tmp_path, "uname", 'if [ "$1" = -s ]; then echo "${SYSTEM:-Linux}"; else echo "${MACHINE:-x86_64}"; fi')
     stand_in(tmp_path, "nvidia-smi", '[ -n "${GPU:-}" ]')
     return tmp_path
@@ -76,7 +82,8 @@ def stand_in(checkout: Path, name: str, script: str) -> None:
 
 def setup(checkout: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     base = {key: value for key, value in os.environ.items() if key not in ("EXTRA", "PYTHON")}
-    env = base | {"PATH": f"{checkout / 'bin'}:{os.environ['PATH']}", "PYTHON": sys.executable} | environ
+    python = "mypython" if environ.get("SYSTEM") == "Darwin" else sys.executable
+    env = base | {"PATH": f"{checkout / 'bin'}:{os.environ['PATH']}", "PYTHON": python} | environ
     command = ["sh", "scripts/setup.sh", *arguments]
     return subprocess.run(command, cwd=checkout, env=env, capture_output=True, text=True, check=False)
 
@@ -116,7 +123,10 @@ def test_setup_adds_the_developers_tools(checkout: Path, environ: dict[str, str]
 @pytest.mark.parametrize(
     ("environ", "words"),
     [
-        ({"SYSTEM": "Darwin", "MACHINE": "x86_64"}, "Apple silicon"),
+        ({"SYSTEM": "Darwin", "MACHINE": "x86_64"}, "has an Intel processor"),
+        ({"SYSTEM": "Darwin", "MACHINE": "x86_64", "APPLE_SILICON": "1"}, "`arch -arm64 zsh`"),
+        ({"SYSTEM": "Darwin", "MACHINE": "arm64", "MACOS": "13.7.1"}, "macOS 14 or newer, and this is 13.7.1"),
+        ({"SYSTEM": "Darwin", "MACHINE": "arm64", "CHIP": "x86_64"}, "not Python 3.11 or newer for Apple silicon"),
         ({"SYSTEM": "MINGW64_NT"}, "macOS and Linux"),
     ],
 )
@@ -143,6 +153,39 @@ def test_without_uv_setup_says_what_python_lacks(checkout: Path, python: str, wo
     assert done.returncode != 0
     assert words in done.stderr
     assert len((done.stdout + done.stderr).splitlines()) == 1
+
+
+@pytest.mark.parametrize("version", ["14.0", "15.5", "26.2"])
+def test_on_a_mac_the_installed_package_is_made_visible(checkout: Path, version: str):
+    """In folders that iCloud keeps in step, macOS hides what is in .venv, and Python skips hidden .pth files."""
+    done = setup(checkout, SYSTEM="Darwin", MACHINE="arm64", MACOS=version)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (checkout / "chflags.log").read_text() == "-R nohidden .venv\n"
+    assert (checkout / ".venv/ready").is_file()
+
+
+def test_on_a_mac_a_package_that_cannot_be_imported_is_not_ready(checkout: Path):
+    done = setup(checkout, SYSTEM="Darwin", MACHINE="arm64", HIDDEN="1")
+    assert done.returncode != 0
+    assert "out of those that iCloud keeps in step" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (checkout / ".venv/ready").exists()
+
+
+def test_without_uv_a_mac_takes_the_first_native_interpreter(checkout: Path):
+    (checkout / "bin/uv").unlink()
+    (checkout / "bin/python3.13").symlink_to(checkout / "bin/mypython")
+    done = setup(checkout, SYSTEM="Darwin", MACHINE="arm64", CHIP="x86_64", PYTHON="")
+    assert done.returncode != 0
+    assert "python3 is not Python 3.11 or newer for Apple silicon (arm64)" in done.stderr
+
+
+def test_make_finds_the_package_on_a_mac_even_where_it_is_hidden(checkout: Path):
+    """The flag may come back at any time."""
+    env = os.environ | {"PATH": f"{checkout / 'bin'}:{os.environ['PATH']}", "SYSTEM": "Darwin", "PYTHONPATH": "mine"}
+    (checkout / "Makefile").write_text((checkout / "Makefile").read_text() + "\nshow: ; @echo $$PYTHONPATH\n")
+    done = subprocess.run(["make", "show"], cwd=checkout, env=env, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{checkout.resolve()}/src:mine\n"
 
 
 def test_an_interrupted_install_is_not_taken_for_a_finished_one(checkout: Path):

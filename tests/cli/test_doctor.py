@@ -11,8 +11,9 @@ from rich.console import Console
 
 from mlx_autoresearch.cli import diagnosis, doctor
 from mlx_autoresearch.errors import UserError
-from mlx_autoresearch.machine import blas, device
+from mlx_autoresearch.machine import blas, device, mac
 from mlx_autoresearch.sandbox import confinement
+from mlx_autoresearch.simulator import compilers
 
 
 @pytest.fixture
@@ -133,3 +134,25 @@ def test_share_of_the_published_peak_is_shown_where_there_is_one(monkeypatch: py
     monkeypatch.setattr(device, "published_peak_flops", lambda *_: 1e12)
     assert "250.0 GFLOP/s" in (text := printed(diagnosis.diagnose()))
     assert "25% of the published peak" in text
+
+
+@pytest.mark.usefixtures("mac")
+def test_on_a_mac_it_names_system_memory_and_compiler(cache: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(mac, "wheel_macos", lambda: 15)
+    text = printed(diagnosis.diagnose())
+    assert "system: macOS 15.5, arm64, MLX's wheel for macOS 15\n" in text
+    assert "device: Apple M2" in text
+    assert "memory: 16.0 GiB in all, 10.7 GiB recommended" in text
+    assert "C++ compiler for the simulator: clang++ 17\n" in text
+    assert "C++ compiler for mx.compile" not in text
+    assert "BLAS on the CPU: Accelerate" in text
+
+
+@pytest.mark.usefixtures("mac")
+def test_on_a_mac_with_old_tools_it_says_how_to_update_them(cache: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SIMULATED_CLANG", "15")
+    monkeypatch.setattr("mlx_autoresearch.simulator.compilers._CANDIDATES", ["clang++"])
+    compilers._identify.cache_clear()
+    text = printed(diagnosis.diagnose())
+    compilers._identify.cache_clear()
+    assert "C++ compiler for the simulator: none: clang++ is Apple clang 15, too old; update the Command Line" in text

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from mlx_autoresearch.data.shards import Manifest
 from mlx_autoresearch.errors import UserError
-from mlx_autoresearch.machine import blas, system
+from mlx_autoresearch.machine import blas, mac, system
 from mlx_autoresearch.machine.paths import cache_dir
 from mlx_autoresearch.machine.versions import installed, package_versions, python_version
 from mlx_autoresearch.sandbox import confinement
+from mlx_autoresearch.simulator.compilers import find_compiler
 
 if TYPE_CHECKING:
     from mlx_autoresearch.machine.device import MemoryLimits
@@ -42,6 +43,7 @@ class Diagnosis:
     blas: str
     blas_threads: int | None
     cpu_compiler: bool
+    simulator_compiler: str
     kernels: str | None
     confinement: str
     cache: Path
@@ -71,11 +73,12 @@ def diagnose() -> Diagnosis:
         blas=blas.name(),
         blas_threads=blas.threads(),
         cpu_compiler=compiler,
+        simulator_compiler=_simulator_compiler(),
         kernels=device.kernel_backend(),
         confinement=confinement.here(),
         cache=cache_dir(),
         prepared=prepared,
-        warnings=list(_warnings(device.is_gpu(), compiler, prepared)),
+        warnings=[*mac.warnings(device.device_name()), *_warnings(device.is_gpu(), compiler, prepared)],
     )
 
 
@@ -86,6 +89,13 @@ def prepared_folders(folder: Path) -> Iterator[PreparedFolder]:
             yield PreparedFolder(path, Manifest.load(path), None)
         except UserError as error:
             yield PreparedFolder(path, None, str(error))
+
+
+def _simulator_compiler() -> str:
+    try:
+        return str(find_compiler())
+    except UserError as error:
+        return f"none: {str(error).removeprefix('simulator: ')}"
 
 
 def _warnings(is_gpu: bool, compiler: bool, prepared: list[PreparedFolder]) -> Iterator[str]:
@@ -99,7 +109,7 @@ def _warnings(is_gpu: bool, compiler: bool, prepared: list[PreparedFolder]) -> I
     if not is_gpu and blas.name() == blas.REFERENCE:
         remedy = blas.INSTALL.get(system.processor(), "put an OpenBLAS in front with LD_PRELOAD")
         yield f"MLX multiplies matrices with the reference BLAS, 30 times slower than a fast one: {remedy}"
-    if not is_gpu and not compiler:
+    if not is_gpu and not compiler and not system.is_macos():
         yield "without g++ mx.compile fuses nothing on the CPU: install it (Debian and Ubuntu: apt install g++)"
     yield from (folder.problem for folder in prepared if folder.problem)
     if not prepared:

@@ -6,7 +6,7 @@ import platform
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from mlx_autoresearch.machine import system
+from mlx_autoresearch.machine import mac, system
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,7 +35,10 @@ def print_diagnosis(diagnosis: Diagnosis, console: Console) -> None:
 
 def _lines(d: Diagnosis) -> Iterator[tuple[str, str]]:
     yield "versions", ", ".join(f"{package} {version}" for package, version in d.versions.items())
-    yield "system", f"{platform.platform()}, {system.processor()}"
+    macos = system.macos_version()
+    name = f"macOS {macos[0]}.{macos[1]}" if macos else platform.platform()
+    wheel = f", MLX's wheel for macOS {built}" if macos and (built := mac.wheel_macos()) else ""
+    yield "system", f"{name}, {system.processor()}{wheel}"
     yield "device", f"{d.device} ({'GPU' if d.is_gpu else 'CPU'})"
     sizes = {"in all": d.memory.total, "recommended": d.memory.recommended, "MLX's limit": d.memory.mlx_limit}
     yield "memory", ", ".join(f"{size / 2**30:.1f} GiB {what}" for what, size in sizes.items())
@@ -43,7 +46,9 @@ def _lines(d: Diagnosis) -> Iterator[tuple[str, str]]:
     yield "matrix products", f"{_flops(d.matmul_flops)} in {d.compute_dtype}{share}"
     threads = f", {d.blas_threads} thread{'s' * (d.blas_threads != 1)}" if d.blas_threads else ""
     yield "BLAS on the CPU", f"{d.blas}{threads}"
-    yield "C++ compiler for mx.compile on the CPU", "g++" if d.cpu_compiler else "none"
+    if macos is None:
+        yield "C++ compiler for mx.compile on the CPU", "g++" if d.cpu_compiler else "none"
+    yield "C++ compiler for the simulator", d.simulator_compiler
     yield "custom kernels", {"metal": "Metal", "cuda": "CUDA"}.get(d.kernels or "", "none: they need a GPU")
     yield "confinement", d.confinement
     yield "cache", str(d.cache)

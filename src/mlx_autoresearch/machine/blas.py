@@ -90,6 +90,11 @@ def require_mlx() -> None:
     try:
         import mlx.core  # noqa: F401
     except ImportError as error:
+        if system.is_macos():
+            raise UserError(
+                f"MLX does not load ({error}): it needs macOS 14 or newer and a Python for Apple silicon, and this one "
+                f"is for {system.processor()}; delete .venv and call make again"
+            ) from error
         raise UserError(
             f"MLX does not load ({error}); on Linux its backend is an extra: install mlx_autoresearch[cpu], "
             "or mlx_autoresearch[cuda] on a machine with an NVIDIA driver"

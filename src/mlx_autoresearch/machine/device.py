@@ -15,7 +15,7 @@ from typing import Literal
 
 import mlx.core as mx
 
-from . import blas
+from . import blas, system
 from .files import write_atomically
 from .memory import usable_memory
 from .paths import cache_dir
@@ -83,6 +83,8 @@ def memory_limits() -> MemoryLimits:
 @lru_cache
 def cpu_compiler_available() -> bool:
     """Whether `mx.compile` fuses on the CPU: it needs `g++` on PATH, and without it runs operations one by one."""
+    if system.program("g++") is None:  # on a Mac without tools, asking would open a window
+        return False
     try:  # the question that MLX asks
         return subprocess.run(["g++", "--version"], capture_output=True, check=False).returncode == 0
     except OSError:
