@@ -1,9 +1,10 @@
-"""The memory that a training takes beside the estimate that is made before it starts.
+"""The memory that a training takes, beside its estimate in training/memory.py.
 
     python benchmarks/memory.py [--rows 1,2,4] [--kernels auto,mlx] [CONFIG.yaml] [section.key=value ...]
 
 Trains a few steps on random tokens with each device_batch_size and each choice of kernels, a process for each, so that
-no text need be prepared. Prints a line of JSON and a row of the table for each. Recorded in benchmarks/RESULTS.md.
+no text need be prepared. Prints a row for each, and on standard error what the estimate is made of. Figures are in
+benchmarks/RESULTS.md.
 """
 
 from __future__ import annotations
@@ -74,9 +75,8 @@ def main() -> None:
             command = [sys.executable, __file__, "--measure", *words]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
-                print(
-                    f"{count:>4} rows, kernels {kernels}: {(done.stderr.strip().splitlines() or ['failed'])[-1][:150]}"
-                )
+                last = (done.stderr.strip().splitlines() or ["failed"])[-1]
+                print(f"{count:>4} rows, kernels {kernels}: {last[:150]}")
                 continue
             found = json.loads(done.stdout.splitlines()[-1])
             gib = {name: found[name] / 2**30 for name in ("estimate", "peak")}

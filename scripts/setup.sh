@@ -44,7 +44,7 @@ fetched=3.13
 case $(uname -s)-$(uname -m) in
 Darwin-arm64)
     backend= native=arm64 fetched=cpython-3.13-macos-aarch64
-    wanted="is not Python 3.11 or newer for Apple silicon (arm64), of python.org, Homebrew in /opt/homebrew or uv"
+    wanted="is not Python 3.11 or newer for Apple silicon (arm64)"
     macos=$(sw_vers -productVersion)
     [ "${macos%%.*}" -ge 14 ] || fail "MLX needs macOS 14 or newer, and this is $macos: update it in System Settings"
     ;;

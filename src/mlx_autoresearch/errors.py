@@ -26,7 +26,7 @@ _INTERRUPTED = (
 _OUT_OF_MEMORY = ("alloc", "out of memory", "Insufficient Memory", "CommandBufferCallbackErrorOutOfMemory")
 GPU_INTERRUPTED = (
     "macOS stopped the work on the GPU: let the display sleep, lower train.device_batch_size, or set "
-    "AGX_RELAX_CDM_CTXSTORE_TIMEOUT=1 (docs/mac.md)"
+    "AGX_RELAX_CDM_CTXSTORE_TIMEOUT=1"
 )
 OUT_OF_MEMORY = "out of memory: lower train.device_batch_size or the model's size"
 _MLX = {  # part of the message of an MLX error: what to do

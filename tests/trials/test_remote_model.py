@@ -12,7 +12,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_autoresearch.errors import RunFailed
+from mlx_autoresearch.errors import GPUInterrupted, RunFailed
 from mlx_autoresearch.trials import remote_model
 from mlx_autoresearch.trials.remote_model import RemoteModel, check_remote_causality
 
@@ -142,3 +142,21 @@ def test_logits_that_are_not_a_function_of_the_tokens_are_rejected() -> None:
 
 def test_rounding_differences_between_processes_are_allowed() -> None:
     examine(bigram, lambda ids: bigram(ids) * np.float32(1 + 1e-6))
+
+
+def test_a_gpu_that_macos_stopped_is_no_verdict_on_the_model(tmp_path: Path) -> None:
+    """It used to be: the process that computes logits ended, so the model was rejected."""
+    model = RemoteModel.__new__(RemoteModel)
+    model._vocab_size = V
+    model._ids, model._logits = ((tmp_path / name).open("wb+", buffering=0) for name in ("ids", "logits"))
+    requests, model._requests = os.pipe()
+    model._replies, replies = os.pipe()
+    os.write(replies, b"gpu\n")
+    try:
+        with pytest.raises(GPUInterrupted):
+            model._ask(np.zeros((1, 4), np.int32))
+    finally:
+        model._ids.close()
+        model._logits.close()
+        for descriptor in (requests, model._requests, model._replies, replies):
+            os.close(descriptor)

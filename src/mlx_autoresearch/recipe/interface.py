@@ -11,6 +11,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_autoresearch.config.settings import RecipeConfig
+from mlx_autoresearch.kernels.operation import resolved
 
 from . import schedule, step
 from .model import GPT
@@ -48,9 +49,15 @@ def make_step(model: GPT, optimizer: MuonAdamW, config: RecipeConfig) -> Step:
 
 
 def trace_step(model: GPT, optimizer: MuonAdamW, config: RecipeConfig) -> None:
-    """Build every operation of a step, with its shapes, without computing anything or changing any state."""
+    """Build every operation of a step, with its shapes, without computing anything or changing any state.
+
+    Where kernels run in the simulator, which computes at once, without the backward pass.
+    """
     rows = mx.zeros((config.train.device_batch_size, config.gpt.sequence_len), mx.int32)
-    nn.value_and_grad(model, lambda model: model.loss(rows, rows))(model)
+    if resolved(model.kernels) == "simulator":
+        model.loss(rows, rows)
+    else:
+        nn.value_and_grad(model, lambda model: model.loss(rows, rows))(model)
     for group in optimizer.groups:
         if isinstance(group, MuonGroup):
             momentum = optimizer.state["momentum_buffer"][group.names[0]]

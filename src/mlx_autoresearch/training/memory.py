@@ -1,4 +1,7 @@
-"""How much memory a training needs, estimated before it starts: beyond it a Mac swaps, and other machines kill."""
+"""An estimate of how much memory a training needs, from its configuration alone.
+
+Only benchmarks/memory.py uses it: `training.setup.check_memory` still refuses by a bound of its own, a fifth of this.
+"""
 
 from __future__ import annotations
 
@@ -57,23 +60,6 @@ def quantities(config: Config, parameters: dict[str, int], *, itemsize: int, gpu
         "logits": chunk * V * (itemsize if gpu else 4),
         "unembedding": -(-tokens // chunk) * V * C * 4,
     }
-
-
-def longest_dispatch(config: Config) -> float:
-    """FLOPs of the longest single product, or launch of a kernel, in a training step on a GPU.
-
-    The candidates: a product of the MLP over a micro-batch, one of the logits over a chunk, and the attention kernel
-    that computes the gradients of keys and values, four products over the visible pairs of the longest window.
-    """
-    shape, rows = config.gpt_config(), config.train.device_batch_size
-    T, C, V = shape.sequence_len, shape.n_embd, shape.vocab_size
-    tokens = rows * T
-    mlp = 2 * tokens * C * 4 * C
-    logits = 2 * min(tokens, max(1, 2**27 // V)) * V * C
-    width = shape.n_head * shape.head_dim
-    pairs = max(sum(min(i, window) + 1 for i in range(T)) for window in set(shape.window_sizes))
-    attention = 4 * 2 * rows * pairs * width
-    return float(max(mlp, logits, attention))
 
 
 def _mlp_width(shape: GPTConfig) -> int:

@@ -264,3 +264,15 @@ def test_a_script_proposes_its_steps_by_number_then_ends():
     assert night.step() == Proposal("one", "other", {"model.depth": 2})
     assert night.step() == Proposal("two", "other", {}, "--- a\n+++ b\n")
     assert night.step() is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "again"), [("exception: TypeError", False), ("gpu: macOS stopped the work on the GPU", True)]
+)
+def test_what_macos_interrupted_is_nobodys_fault_and_may_be_tried_again(reason: str, again: bool):
+    night = Night(searched(space={"model.mlp": {"choices": ["relu2", "swiglu"]}}), lambda config: 2.0)
+    proposal = night.propose()
+    assert proposal is not None
+    night.add(record(1, parent="c0", status="crash", val_bpb=None, reason=reason, overrides=proposal.overrides))
+    repeated = night.propose()
+    assert (repeated is not None and repeated.overrides == proposal.overrides) == again
