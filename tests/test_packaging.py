@@ -182,7 +182,8 @@ def test_without_uv_a_mac_takes_the_first_native_interpreter(checkout: Path):
 
 def test_make_finds_the_package_on_a_mac_even_where_it_is_hidden(checkout: Path):
     """The flag may come back at any time."""
-    env = os.environ | {"PATH": f"{checkout / 'bin'}:{os.environ['PATH']}", "SYSTEM": "Darwin", "PYTHONPATH": "mine"}
+    base = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKELEVEL")}
+    env = base | {"PATH": f"{checkout / 'bin'}:{os.environ['PATH']}", "SYSTEM": "Darwin", "PYTHONPATH": "mine"}
     (checkout / "Makefile").write_text((checkout / "Makefile").read_text() + "\nshow: ; @echo $$PYTHONPATH\n")
     done = subprocess.run(["make", "show"], cwd=checkout, env=env, capture_output=True, text=True, check=True)
     assert done.stdout == f"{checkout.resolve()}/src:mine\n"
