@@ -36,7 +36,7 @@ def implementation() -> str:
     if (language := device.kernel_backend()) is not None:
         return language
     if compiler_path() is None:
-        pytest.skip("no GPU, and no C++ compiler the simulator can use: clang++ 17, g++ 12, or newer")
+        pytest.skip("no GPU, and no C++ compiler the simulator can use: clang++ 17, g++ 12 (on arm64: 13), or newer")
     return "simulator"
 
 

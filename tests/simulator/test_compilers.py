@@ -12,8 +12,8 @@ import pytest
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.machine import system
 from mlx_autoresearch.simulator import find_compiler
-from mlx_autoresearch.simulator.build import RUNTIME, SHIM
-from tests.support.compiler_paths import compiler_path, each_family
+from mlx_autoresearch.simulator.build import RUNTIME, SHIM, build_runtime
+from tests.support.compiler_paths import compiler_path, each_family, needs_compiler
 
 
 def fake_compiler(folder: Path, name: str, banner: str) -> None:
@@ -26,6 +26,7 @@ def fake_compiler(folder: Path, name: str, banner: str) -> None:
 def only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that is the whole PATH."""
     monkeypatch.setenv("PATH", f"{tmp_path}")
+    monkeypatch.setattr(system, "processor", lambda: "x86_64")
     fake_compiler(tmp_path, "echo", "")
     monkeypatch.setattr(
         "mlx_autoresearch.simulator.compilers._identify", find_compiler.__globals__["_identify"].__wrapped__
@@ -57,6 +58,15 @@ def test_says_what_to_install(banners: dict[str, str], only: Path) -> None:
     assert "\n" not in str(raised.value)
 
 
+def test_on_arm64_gcc_12_lacks_half(only: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(system, "processor", lambda: "aarch64")
+    fake_compiler(only, "g++", "g++ (Debian) 12.2.0")
+    with pytest.raises(UserError, match=r"g\+\+ is gcc 12, too old; .* or g\+\+ 13 or newer"):
+        find_compiler()
+    fake_compiler(only, "g++-13", "g++-13 (Ubuntu) 13.3.0")
+    assert find_compiler().path == "g++-13"
+
+
 def test_gcc_lists_what_it_cannot_check_and_clang_nothing() -> None:
     for family in ("clang", "gcc"):
         if path := compiler_path(family):
@@ -66,6 +76,14 @@ def test_gcc_lists_what_it_cannot_check_and_clang_nothing() -> None:
 def test_ci_has_clang() -> None:
     if os.environ.get("CI", "false") not in ("false", "0", ""):
         assert compiler_path("clang"), "without clang++ 17 or newer, the strictest tests would be skipped"
+
+
+@needs_compiler
+def test_machines_of_other_processors_can_share_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MLX_AUTORESEARCH_CACHE", str(tmp_path))
+    ours = build_runtime(find_compiler())
+    monkeypatch.setattr(system, "processor", lambda: "riscv64")
+    assert build_runtime(find_compiler()) != ours
 
 
 @pytest.mark.parametrize("portable", [False, True])

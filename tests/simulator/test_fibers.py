@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import mlx_autoresearch
+from mlx_autoresearch.machine import system
 from tests.support.compiler_paths import needs_compiler
 
 SCRIPT = """
@@ -30,6 +33,7 @@ np.testing.assert_array_equal(y, x.reshape(8, 32).sum(1)[::-1].repeat(32))
 
 
 @needs_compiler
+@pytest.mark.skipif(system.is_macos(), reason="macOS has no other switch than the assembly")
 def test_ucontext_fibers() -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(mlx_autoresearch.__file__ or "").parents[1])}
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False, env=environment)

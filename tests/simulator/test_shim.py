@@ -82,6 +82,7 @@ MATH: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "float(half(x[i]) * 0.5h) + float(bfloat(x[i]) / bfloat(2))": lambda x: x,
     "any(float2(x[i], 0) > 8.5f) ? 1.0f : Limits<float>::max - INFINITY == 0 ? 0.0f : 2.0f": lambda x: 2 + 0 * x,
     "x[i] * 2.5": lambda x: 2.5 * x,
+    "float(char(-x[i])) + float(char(255) < 0)": lambda x: 1 - x,
 }
 
 

@@ -28,8 +28,11 @@ def compiler_path(family: str | None = None) -> str | None:
 def _needs(family: str | None = None) -> pytest.MarkDecorator:
     reason = {
         "clang": "no clang the simulator can use: clang++ 17 or newer",
-        "gcc": "no gcc the simulator can use: g++ 12 or newer",
-    }.get(family if compiler_path() else None, "no C++ compiler the simulator can use: clang++ 17, g++ 12, or newer")
+        "gcc": "no gcc the simulator can use: g++ 12 (on arm64: 13) or newer",
+    }.get(
+        family if compiler_path() else None,
+        "no C++ compiler the simulator can use: clang++ 17, g++ 12 (on arm64: 13), or newer",
+    )
     return pytest.mark.skipif(compiler_path(family) is None, reason=reason)
 
 

@@ -31,6 +31,7 @@ RUNTIME = _ROOM / "runtime"
 _COMMON = [
     "-std=gnu++17", "-O2", "-g1", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing", "-fno-math-errno",
     "-fno-finite-loops",  # C++ may drop a loop that does nothing; a GPU hangs in it
+    "-fsigned-char",  # as in Metal; on arm64 Linux it is unsigned
     "-Wall", "-Wdouble-promotion", "-Wno-unknown-pragmas", "-Wno-unused-variable", "-Wno-unused-function",
     "-Wno-unused-but-set-variable", "-Wno-attributes",
 ]  # fmt: skip
@@ -140,7 +141,8 @@ def _environment() -> dict[str, str]:
 
 
 def _key(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
+    """A name in the cache. Machines of other processors may share the folder, and their compilers the banner."""
+    return hashlib.sha256("\0".join((system.processor(), *parts)).encode()).hexdigest()[:24]
 
 
 # Threads that want the same library wait for the first of them to build it.
@@ -218,7 +220,7 @@ def build_runtime(compiler: Compiler, portable_fibers: bool = False) -> Path:
 
 def check_syntax(source: str, name: str, compiler: Compiler) -> list[Diagnostic]:
     """What clang says about a source for the static pass (lint.py), cached like a compiled kernel."""
-    flags = ["-std=gnu++17", "-fsyntax-only", "-ferror-limit=0", "-ftemplate-backtrace-limit=0", "-w"]
+    flags = ["-std=gnu++17", "-fsigned-char", "-fsyntax-only", "-ferror-limit=0", "-ftemplate-backtrace-limit=0", "-w"]
     key = _key(source, compiler.path, compiler.banner, *flags, _hash_folder(SHIM))
     (said,) = _place(f"{name}-lint-{key}.json")
     if said.exists():

@@ -10,7 +10,7 @@ from functools import lru_cache
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.machine import system
 
-_OLDEST = {"clang": 17, "apple": 16, "gcc": 12}
+_OLDEST = {"clang": 17, "apple": 16}
 _CANDIDATES = [
     "clang++",
     *(f"clang++-{version}" for version in range(25, 16, -1)),
@@ -52,6 +52,11 @@ class Compiler:
         return f"{self.path} {self.version}"
 
 
+def _oldest_gcc() -> int:
+    """The oldest g++ with `half`, which is C++'s _Float16: on arm64 it came a version later than on x86-64."""
+    return 12 if system.processor() in ("x86_64", "AMD64") else 13
+
+
 @lru_cache
 def _identify(path: str) -> Compiler | None:
     try:
@@ -66,20 +71,23 @@ def _identify(path: str) -> Compiler | None:
 
 
 def find_compiler(path: str | None = None) -> Compiler:
-    """The compiler at `path`, or the best one there is: clang++ 17 or newer, otherwise g++ 12 or newer.
+    """The compiler at `path`, or the best one there is: clang++ 17 or newer, otherwise g++ 12 (on arm64: 13) or newer.
 
     Raises UserError if there is none, saying what to install.
     """
+    oldest = {**_OLDEST, "gcc": _oldest_gcc()}
     names = [path] if path else _CANDIDATES
     found = [compiler for name in names if system.program(name) and (compiler := _identify(name))]
-    usable = [compiler for compiler in found if compiler.version >= _OLDEST[compiler.family]]
+    usable = [compiler for compiler in found if compiler.version >= oldest[compiler.family]]
     for compiler in sorted(usable, key=lambda compiler: not compiler.is_clang):
         return compiler
     if path:
-        raise UserError(f"simulator: {path} is not a compiler it can use: clang++ 17 or g++ 12, or newer")
+        raise UserError(f"simulator: {path} is not a compiler it can use: clang++ 17 or g++ {oldest['gcc']}, or newer")
     too_old = "".join(f"{compiler.path} is {compiler.name} {compiler.version}, too old; " for compiler in found[:1])
     if not system.is_macos():
-        install = "install clang 17 or newer (Debian, Ubuntu: apt-get install clang-19) or g++ 12 or newer"
+        install = (
+            f"install clang 17 or newer (Debian, Ubuntu: apt-get install clang-19) or g++ {oldest['gcc']} or newer"
+        )
     elif found:
         install = (
             "update the Command Line Tools to 16 or newer (System Settings > General > Software Update, or "

@@ -2,7 +2,8 @@
 #pragma once
 #include <cstddef>
 
-#if !defined(SIM_USE_UCONTEXT) && (defined(__x86_64__) || defined(__aarch64__))
+// Both of macOS's processors have code here, and its ucontext is deprecated: never used there.
+#if (defined(__x86_64__) || defined(__aarch64__)) && (defined(__APPLE__) || !defined(SIM_USE_UCONTEXT))
 #define SIM_NATIVE_SWITCH 1
 #else
 #include <ucontext.h>
