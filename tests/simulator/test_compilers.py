@@ -13,6 +13,7 @@ from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.machine import system
 from mlx_autoresearch.simulator import find_compiler
 from mlx_autoresearch.simulator.build import RUNTIME, SHIM, build_runtime
+from mlx_autoresearch.simulator.compilers import Compiler
 from tests.support.compiler_paths import compiler_path, each_family, needs_compiler
 
 
@@ -84,6 +85,18 @@ def test_machines_of_other_processors_can_share_the_cache(monkeypatch: pytest.Mo
     ours = build_runtime(find_compiler())
     monkeypatch.setattr(system, "processor", lambda: "riscv64")
     assert build_runtime(find_compiler()) != ours
+
+
+def test_where_the_runtime_does_not_compile_the_first_error_is_shown(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MLX_AUTORESEARCH_CACHE", str(tmp_path))
+    broken = tmp_path / "broken++"
+    said = r"In file included from kernel.cpp:1:\nfibers.h:8:2: error: no such header\nfibers.h:9:2: error: x"
+    broken.write_text(f"#!/bin/sh\nprintf '{said}' >&2\nexit 1\n")
+    broken.chmod(0o755)
+    with pytest.raises(UserError, match=r"fibers\.h:8: no such header$"):
+        build_runtime(Compiler(str(broken), "clang", 19, "broken"))
 
 
 @pytest.mark.parametrize("portable", [False, True])

@@ -212,9 +212,9 @@ def build_runtime(compiler: Compiler, portable_fibers: bool = False) -> Path:
         command = [compiler.path, *flags, f"-I{RUNTIME}"]
         output = _compile(command, '#include "runtime.cpp"\n', target, ["-pthread", "-ldl"])
         if not target.exists():
-            raise UserError(
-                f"simulator: the runtime does not compile with {compiler}: {output.strip().splitlines()[0]}"
-            )
+            errors = [entry for entry in parse_diagnostics(output) if entry.severity == "error"]
+            first = f"{errors[0].file}:{errors[0].line}: {errors[0].message}" if errors else " ".join(output.split())
+            raise UserError(f"simulator: the runtime does not compile with {compiler}: {first[:300]}")
     return target
 
 
