@@ -67,7 +67,8 @@ def main() -> None:
     arguments = parser.parse_args()
     config = load_config(*split_settings(arguments.settings))
     rows = [int(n) for n in arguments.rows.split(",") if n] or [config.train.device_batch_size]
-    print(f"{device.device_name()}, {' '.join(arguments.settings)}")
+    print("| device | configuration | device_batch_size | kernels | estimate, GiB | peak, GiB | ratio |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
     for kernels in arguments.kernels.split(","):
         for count in rows:
             batch = [f"train.device_batch_size={count}", f"train.total_batch_size={count * config.model.sequence_len}"]
@@ -79,10 +80,9 @@ def main() -> None:
                 print(f"{count:>4} rows, kernels {kernels}: {last[:150]}")
                 continue
             found = json.loads(done.stdout.splitlines()[-1])
-            gib = {name: found[name] / 2**30 for name in ("estimate", "peak")}
-            ratio = gib["estimate"] / gib["peak"]
-            print(f"{count:>4} rows, kernels {kernels}: estimate {gib['estimate']:6.2f} GiB, "
-                  f"peak {gib['peak']:6.2f} GiB, {ratio:5.2f}", flush=True)  # fmt: skip
+            estimate, peak = (found[name] / 2**30 for name in ("estimate", "peak"))
+            print(f"| {device.device_name()} | {' '.join(arguments.settings).removeprefix('configs/')} | {count} "
+                  f"| {kernels} | {estimate:.2f} | {peak:.2f} | {estimate / peak:.2f} |", flush=True)  # fmt: skip
             print(f"  {json.dumps(found)}", file=sys.stderr, flush=True)
 
 

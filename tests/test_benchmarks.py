@@ -29,3 +29,13 @@ def test_what_needs_a_gpu_says_so(name: str) -> None:
     done = run(f"benchmarks/{name}.py")
     assert done.returncode == 1
     assert done.stderr.startswith(f"benchmarks/{name}.py needs a GPU") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(device.is_gpu(), reason="the limits below are for a CPU's peak")
+def test_memory_is_estimated_beside_what_a_step_takes() -> None:
+    """The one figure that is looked at: the estimate is to hold on any CPU, within a fifth."""
+    done = run("benchmarks/memory.py", "--rows", "4", "--kernels", "mlx", "configs/default.yaml")
+    assert done.returncode == 0, done.stderr
+    row = done.stdout.splitlines()[-1].split("|")
+    assert row[2:5] == [" default.yaml ", " 4 ", " mlx "]
+    assert 0.8 < float(row[7]) < 1.2

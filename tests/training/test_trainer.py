@@ -12,7 +12,7 @@ import pytest
 from mlx_autoresearch.config.load import validate_config
 from mlx_autoresearch.errors import LossExploded, OutOfMemory, UserError
 from mlx_autoresearch.recipe import interface
-from mlx_autoresearch.training import setup, trainer
+from mlx_autoresearch.training import fit, setup, trainer
 from mlx_autoresearch.training.data import open_data
 from mlx_autoresearch.training.files import CHECKPOINT, CONFIG, METRICS, SUMMARY
 from mlx_autoresearch.training.progress import Reporter
@@ -159,8 +159,17 @@ def test_a_finished_run_goes_on_with_the_next_batch(corpus: Path, tmp_path: Path
 def test_what_cannot_fit_is_said_before_it_is_tried(corpus: Path, tmp_path: Path, monkeypatch) -> None:
     config = make_config(corpus)
     monkeypatch.setattr(setup.device, "memory_limits", lambda: setup.device.MemoryLimits(2**18, 2**18, 2**18))
-    with pytest.raises(OutOfMemory, match=r"training needs .* GiB at least"):
+    with pytest.raises(OutOfMemory, match=r"training needs about .* of memory, more than there is"):
         train(config, tmp_path)
+
+
+def test_a_step_that_takes_more_than_the_gpu_recommends_is_told_once(corpus: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(setup, "check_fit", lambda *_: None)
+    monkeypatch.setattr(fit.device, "memory_limits", lambda: fit.device.MemoryLimits(2**30, 2**18, 2**30))
+    reporter, told = quiet(), []
+    monkeypatch.setattr(reporter, "warn", told.append)
+    trainer.train(make_config(corpus), runs=tmp_path, reporter=reporter)
+    assert [text for text in told if "that Metal recommends" in text] == told[:1]
 
 
 def test_unprepared_data_is_said(tmp_path: Path) -> None:

@@ -1,7 +1,4 @@
-"""An estimate of how much memory a training needs, from its configuration alone.
-
-Only benchmarks/memory.py uses it: `training.setup.check_memory` still refuses by a bound of its own, a fifth of this.
-"""
+"""An estimate of how much memory a training needs, from its configuration alone; benchmarks/memory.py measures it."""
 
 from __future__ import annotations
 
@@ -10,67 +7,75 @@ from dataclasses import dataclass
 from mlx_autoresearch.config.gpt import GPTConfig
 from mlx_autoresearch.config.settings import Config
 
-_BLOCK = 128  # queries that composed attention takes at once on a CPU
-# A GPU's queue holds arrays a little longer than the graph needs them: so many times the activations, and at most so
-# many bytes (seen with CUDA; with Metal it was not measured).
-_QUEUED, _MOST_QUEUED = 3.0, 9 * 2**30
+CHUNK_ELEMENTS = {"cpu": 2**23, "gpu": 2**27}  # logits that the recipe computes at once
 
 
 @dataclass(frozen=True)
 class _Weights:
-    """How many times each quantity is held at the peak; fitted to the runs in benchmarks/RESULTS.md."""
+    """How many times each quantity is held at the peak; fitted to the runs in benchmarks/RESULTS.md.
+
+    muon: times the matrices, while they are orthogonalised. queued: a GPU's queue holds arrays longer than the graph
+    needs them, so many times the activations and at most so many bytes (seen with CUDA, not measured with Metal).
+    """
 
     activations: float
-    scores: float = 0.0
-    logits: float = 0.0
-    unembedding: float = 0.0
+    logits: float
+    unembedding: float
+    gelu: float
+    muon: float
+    queued: float = 0.0
+    most_queued: int = 0
 
 
-_CPU = _Weights(activations=2.1, scores=0.4, logits=4.5, unembedding=2.35)
-_KERNELS = _Weights(activations=2.2)
-_COMPOSED = _Weights(activations=2.8)
+_CPU = _Weights(activations=2.2, logits=3.0, unembedding=3.5, gelu=5.5, muon=7.8)
+_KERNELS = _Weights(activations=2.2, logits=1.0, unembedding=0.0, gelu=4.0, muon=9.0, queued=2.0, most_queued=9 * 2**30)
+_COMPOSED = _Weights(
+    activations=3.1, logits=5.0, unembedding=0.0, gelu=5.0, muon=9.0, queued=2.0, most_queued=5 * 2**30
+)
 
 
 def memory_needed(config: Config, parameters: dict[str, int], *, itemsize: int, gpu: bool, kernels: bool) -> int:
     """Bytes that MLX holds at the peak of a training step, for the recipe as it is shipped.
 
     parameters: counts by role, as `GPT.parameter_counts` gives them. itemsize: bytes of an activation. gpu: whether MLX
-    computes on one. kernels: whether most operations run as our kernels there. A sum of what grows with the model and
-    of what grows with a micro-batch, each as often as measured peaks say (benchmarks/memory.py).
+    computes on one. kernels: whether most operations run as our kernels there. The peak is in the backward pass or, for
+    few rows of a large model, in the optimizer.
     """
     given = quantities(config, parameters, itemsize=itemsize, gpu=gpu)
     weights = _CPU if not gpu else _KERNELS if kernels else _COMPOSED
-    queued = min(_QUEUED * given["activations"], _MOST_QUEUED) if gpu else 0.0
-    held = sum(getattr(weights, name) * given[name] for name in ("activations", "scores", "logits", "unembedding"))
-    return int(given["state"] + given["gradients"] + held + queued)
+    names = ("activations", "logits", "unembedding", "gelu")
+    backward = sum(getattr(weights, name) * given[name] for name in names)
+    backward += min(weights.queued * given["activations"], weights.most_queued)
+    return int(given["state"] + given["gradients"] + max(backward, weights.muon * given["matrices"]))
 
 
 def quantities(config: Config, parameters: dict[str, int], *, itemsize: int, gpu: bool) -> dict[str, float]:
     """Bytes of the arrays, or groups of arrays, that the estimate is a weighted sum of."""
-    shape, rows = config.gpt_config(), config.train.device_batch_size
-    T, C, V = shape.sequence_len, shape.n_embd, shape.vocab_size
-    tokens, matrices = rows * T, parameters["transformer_matrices"]
-    chunk = min(tokens, max(1, (2**27 if gpu else 2**23) // V))  # tokens whose logits are computed at once
+    shape, tokens = config.gpt_config(), config.train.device_batch_size * config.model.sequence_len
+    C, V, total, matrices = shape.n_embd, shape.vocab_size, parameters["total"], parameters["transformer_matrices"]
+    chunk = tokens_at_once(tokens, V, gpu=gpu)
     width = 2 * C + 2 * shape.n_kv_head * shape.head_dim + _mlp_width(shape)
     return {
-        "state": 4 * parameters["total"] + 4 * matrices + 8 * (parameters["total"] - matrices),  # masters and moments
-        "gradients": 4 * parameters["total"],
+        "state": 4 * total + 4 * matrices + 8 * (total - matrices),  # masters and moments
+        "gradients": 4 * total,
+        "matrices": 4 * matrices,
         "activations": tokens * shape.n_layer * width * itemsize,
-        "scores": 4 * rows * shape.n_head * sum(_scores(T, window) for window in shape.window_sizes),
+        "gelu": tokens * shape.n_layer * 4 * C * itemsize if shape.mlp == "gelu" else 0,
         "logits": chunk * V * (itemsize if gpu else 4),
         "unembedding": -(-tokens // chunk) * V * C * 4,
     }
 
 
+def tokens_at_once(tokens: int, vocab_size: int, *, gpu: bool) -> int:
+    """Tokens whose logits are computed at once."""
+    return min(tokens, max(1, CHUNK_ELEMENTS["gpu" if gpu else "cpu"] // vocab_size))
+
+
+def mlp_hidden(shape: GPTConfig) -> int:
+    """Width of the MLP's hidden layer."""
+    return -(-8 * shape.n_embd // 3 // 32) * 32 if shape.mlp == "swiglu" else 4 * shape.n_embd
+
+
 def _mlp_width(shape: GPTConfig) -> int:
     """Elements a token between the MLP's matrices."""
-    if shape.mlp == "swiglu":
-        return 4 * (-(-8 * shape.n_embd // 3 // 32) * 32)
-    return 8 * shape.n_embd
-
-
-def _scores(T: int, window: int) -> int:
-    """Elements of the blocks of scores that composed attention keeps on a CPU, for one head."""
-    starts = range(0, T, _BLOCK)
-    blocks = [(start, min(start + _BLOCK, T), max(0, start - window) // _BLOCK * _BLOCK) for start in starts]
-    return sum((end - start) * (end - first_key) for start, end, first_key in blocks)
+    return (4 if shape.mlp == "swiglu" else 2) * mlp_hidden(shape)

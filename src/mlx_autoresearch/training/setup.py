@@ -10,12 +10,14 @@ import mlx.core as mx
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.data.packing import PackedBatches
 from mlx_autoresearch.data.prepared import PreparedData
-from mlx_autoresearch.errors import OutOfMemory, UserError
+from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.kernels.launch import BrokenKernel, launches, try_out
 from mlx_autoresearch.kernels.operation import UnfitKernel, measuring, recording
 from mlx_autoresearch.machine import device
 from mlx_autoresearch.recipe import interface
 from mlx_autoresearch.recipe.interface import GPT, MuonAdamW, Step
+
+from .fit import check_fit
 
 
 @dataclass
@@ -56,7 +58,7 @@ def setup(config: Config, data: PreparedData) -> Training:
     mx.random.seed(config.train.seed)
     told = config.for_recipe()
     model = make_model(config)
-    check_memory(model, config)
+    check_fit(config, model.parameter_counts(), compute_dtype(config).size)
     optimizer = interface.make_optimizer(model, told)
     kernels = choose_kernels(model, optimizer, config)
     mx.eval(model.parameters(), optimizer.state)
@@ -104,17 +106,3 @@ def kernels_used(choices: dict[str, str]) -> str:
     names = sorted({what.split()[0] for what in choices})
     used = {name: sorted({choice for what, choice in choices.items() if what.split()[0] == name}) for name in names}
     return ", ".join(f"{name} {'+'.join(choices)}" for name, choices in used.items())
-
-
-def check_memory(model: GPT, config: Config) -> None:
-    """Raise OutOfMemory for what cannot possibly fit: MLX would crash, or be killed, without a word."""
-    shape, tokens = config.gpt_config(), config.train.device_batch_size * config.model.sequence_len
-    parameters = 12 * model.parameter_counts()["total"]  # float32 weights, gradients and momentum
-    activations = 8 * shape.n_layer * shape.n_embd * tokens * compute_dtype(config).size  # kept for the backward pass
-    total = device.memory_limits().total
-    if parameters + activations > total:
-        raise OutOfMemory(
-            f"training needs {(parameters + activations) / 2**30:,.0f} GiB at least ({parameters / 2**30:,.0f} for the "
-            f"model, {activations / 2**30:,.0f} for a micro-batch) of {total / 2**30:,.0f}: lower "
-            "train.device_batch_size or the model's size"
-        )

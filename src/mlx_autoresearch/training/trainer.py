@@ -25,6 +25,7 @@ from . import checkpoint
 from .clock import Clock
 from .data import check_same_data, data_info, open_data
 from .files import CHECKPOINT
+from .fit import memory_warning
 from .loop import loop
 from .loss_watch import LossWatch
 from .progress import Reporter, make_reporter
@@ -103,7 +104,10 @@ def complete(
         with stop_requested() as stop, closing(loop(training, clock, peaks.measured)) as records:
             every, saved_at = training.config.train.checkpoint_every, clock.training_seconds
             watch = LossWatch(training.config.data.vocab_size, run.path)
+            first = clock.step + 1
             for record in records:
+                if record["step"] == first and (warning := memory_warning(training.peak_memory)):
+                    reporter.warn(warning)
                 try:
                     _note(record, run, watch, clock, reporter)
                 except OSError:  # nobody reads our output any more, as in `train | head`
