@@ -42,6 +42,7 @@ def implementation() -> str:
 
 _REMEMBERED = (
     system.macos_version,
+    system.macos_build,
     system._has_command_line_tools,
     compilers._identify,
     device.cpu_compiler_available,

@@ -277,6 +277,9 @@ def test_after_an_update_of_macos_a_rejected_kernel_is_tried_again(monkeypatch: 
     monkeypatch.setenv("SIMULATED_MACOS", "26.1")
     system.macos_version.cache_clear()
     assert choice._machine() == before.replace("macOS 15.5", "macOS 26.1")
+    monkeypatch.setenv("SIMULATED_BUILD", "25B78")
+    system.macos_build.cache_clear()
+    assert choice._machine() == before.replace("macOS 15.5 24F74", "macOS 26.1 25B78")
 
 
 def test_files_that_macos_leaves_behind_are_no_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ larger budgets further down the chain.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,15 @@ from tests.support.arrays import load_parity, parity_files, prefixed, relative_e
 LOGITS, GRADIENT, ONE_STEP, FIVE_STEPS, LOSS = 5e-6, 2e-5, 2e-5, 1e-4, 2e-6
 
 pytestmark = pytest.mark.parametrize("path", parity_files("logits"), ids=lambda p: p.stem)
+
+
+@pytest.fixture(autouse=True)
+def on_the_cpu() -> Iterator[None]:
+    """Where the reference ran. A GPU rounds products otherwise, and Metal's sines are fast ones."""
+    before = mx.default_device()
+    mx.set_default_device(mx.cpu)
+    yield
+    mx.set_default_device(before)
 
 
 def model_of(meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> GPT:

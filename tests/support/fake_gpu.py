@@ -13,8 +13,9 @@ from mlx_autoresearch.machine import device
 
 
 def fake_gpu(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
-    """`auto` chooses as on a GPU, measures as briefly as it can, and remembers in the folder `cache`."""
+    """`auto` chooses and computes as on a GPU, measures as briefly as it can, and remembers in the folder `cache`."""
     monkeypatch.setattr(device, "kernel_backend", lambda: "cuda")
+    monkeypatch.setattr(device, "default_compute_dtype", lambda: mx.bfloat16)
     monkeypatch.setattr(tuning, "SECONDS", 0.0)
     monkeypatch.setenv("MLX_AUTORESEARCH_CACHE", str(cache))
 

@@ -25,7 +25,7 @@ def test_bench_shows_both_sides_of_a_configuration(monkeypatch: pytest.MonkeyPat
     assert {what.split()[0] for what in chosen} == OPERATIONS
     text = choices_text(chosen)
     assert text.count(" ms, ") == 2 * len(chosen) and text.count("error 0.") == len(chosen)
-    assert "attention float32[4,64,2,32] float32[4,64,1,32] float32[4,64,1,32] window=32" in text
+    assert "attention bfloat16[4,64,2,32] bfloat16[4,64,1,32] bfloat16[4,64,1,32] window=32" in text
     with measuring():
         Operation("other", lambda x: x, lambda x, language: x, (), lambda x: (x,))(mx.ones((2, 2)))
     assert tune(config, again=False) == chosen

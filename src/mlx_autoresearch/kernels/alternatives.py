@@ -22,6 +22,7 @@ class Alternatives:
     composed: in plain MLX, called as composed(*arrays, **settings). custom: by kernels of ours, called with
     `language` too. example: makes arrays like the given ones, to measure with.
     differentiable: positions of the arrays whose gradients training needs; none: only the forward pass is measured.
+    exact: what both are judged by, in float32; None for `composed`. Where MLX's own is approximate it is not that.
     A setting called dtype, where there is one, is the precision of the products.
     """
 
@@ -30,6 +31,7 @@ class Alternatives:
     custom: Callable[..., Any]
     differentiable: tuple[int, ...]
     example: Callable[..., tuple[mx.array, ...]]
+    exact: Callable[..., Any] | None = None
 
     def describe(self, arrays: tuple[mx.array, ...], settings: dict) -> str:
         """Name, dtypes, shapes and settings. The batch size is rounded up to a power of two.

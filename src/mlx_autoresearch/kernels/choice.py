@@ -107,7 +107,7 @@ def _measure_and_remember(
 def _machine() -> str:
     """What a choice holds for: the device, MLX's version, the kernels' sources, and macOS, which compiles Metal."""
     macos = system.macos_version()
-    compiler = f", macOS {macos[0]}.{macos[1]}" if macos else ""
+    compiler = f", macOS {macos[0]}.{macos[1]} {system.macos_build()}" if macos else ""
     return f"{device.device_name()}, mlx {version('mlx')}{compiler}, kernels {_digest(kernel_folder())}"
 
 

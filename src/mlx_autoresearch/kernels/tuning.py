@@ -134,13 +134,14 @@ def _seconds(call: Callable[[], list[mx.array]], calls: int) -> float:
 def _in_float32(
     operation: Alternatives, example: tuple[mx.array, ...], cotangents: tuple[mx.array, ...], settings: dict
 ) -> Callable[[], list[mx.array]]:
-    """Composed MLX on the same values with every float widened."""
+    """What is exact, composed MLX unless the operation says otherwise, on the same values with every float widened."""
     wide_example, wide_cotangents = (
         tuple(x.astype(mx.float32) if mx.issubdtype(x.dtype, mx.floating) else x for x in arrays)
         for arrays in (example, cotangents)
     )
     precision = {"dtype": mx.float32} if "dtype" in settings else {}
-    return forward_backward(operation, "mlx", wide_example, wide_cotangents, settings | precision)
+    exact = replace(operation, composed=operation.exact or operation.composed)
+    return forward_backward(exact, "mlx", wide_example, wide_cotangents, settings | precision)
 
 
 def _checked(

@@ -38,12 +38,22 @@ def macos_version() -> tuple[int, int] | None:
     """
     if not is_macos():
         return None
-    try:
-        said = subprocess.run(["sw_vers", "-productVersion"], capture_output=True, text=True, check=False).stdout
-    except OSError:
-        said = platform.mac_ver()[0]
+    said = _sw_vers("-productVersion") or platform.mac_ver()[0]
     found = re.match(r"(\d+)(?:\.(\d+))?", said.strip())
     return (int(found[1]), int(found[2] or 0)) if found else None
+
+
+@lru_cache
+def macos_build() -> str:
+    """The build of macOS, as "24F74", which changes with its Metal compiler; empty where it is not told."""
+    return _sw_vers("-buildVersion") if is_macos() else ""
+
+
+def _sw_vers(question: str) -> str:
+    try:
+        return subprocess.run(["sw_vers", question], capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:
+        return ""
 
 
 def program(name: str) -> str | None:
