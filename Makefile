@@ -45,8 +45,12 @@ verify-kernels: .venv/ready ## Check the Metal kernels in the simulator, on any 
 verify-metal: .venv/ready ## Run the same cases on this Mac's GPU
 	$(BIN)/mlx-autoresearch kernels verify --on metal $(ARGS)
 
+# Without ARGS what differs on macOS runs a second time, in a simulated Mac: tests/support/mac.
 test: .venv/dev ## Run the tests, ARGS="-k name" for some of them
 	$(BIN)/python -m pytest $(ARGS)
+ifeq ($(ARGS)$(shell uname -s),Linux)
+	$(BIN)/python -m tests.support.mac -m pytest tests/sandbox tests/research tests/sweep tests/trials
+endif
 
 lint: .venv/dev ## Check style and formatting
 	$(BIN)/ruff check .
