@@ -42,6 +42,17 @@ def test_what_a_killed_process_had_begun_is_run_again(file: Sweeper, tmp_path: P
     assert sorted(tried) == [0.01, 0.04, 0.1]
 
 
+@pytest.mark.parametrize("target", ["runs/sweeps/j/journal.log", "journal.log", None])
+def test_a_lock_that_a_killed_process_left_holds_nobody_up(file: Sweeper, target: str | None) -> None:
+    """Optuna's is a link or a file beside the journal; a link from another folder leads nowhere. It used to hang."""
+    path = file()
+    home = path.parent / "home"
+    home.mkdir()
+    lock = home / "journal.log.lock"
+    lock.symlink_to(target) if target else lock.touch()
+    assert len(rows(run_sweep(path).home)) == 3
+
+
 def test_two_processes_share_the_work_and_do_nothing_twice(file: Sweeper, tmp_path: Path) -> None:
     path, gate = file(space={"optimizer.matrix_lr": [0.01 * i for i in range(1, 9)]}), tmp_path / "gate"
     processes = [start_worker(path, gate) for _ in range(2)]

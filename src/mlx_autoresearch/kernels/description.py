@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from collections.abc import Callable, Mapping
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.simulator import Kernel
@@ -49,10 +50,10 @@ class Description(_Strict):
     """The YAML beside a kernel. Every expression is arithmetic on the sizes of a case."""
 
     inputs: dict[str, InputDescription]
-    outputs: dict[str, OutputDescription]
+    outputs: dict[str, OutputDescription] = Field(min_length=1)
     grid: list[Expression]
     threadgroup: list[Expression]
-    cases: list[Sizes]
+    cases: list[Sizes] = Field(min_length=1)
     template: dict[str, Expression | bool] = {}
     defaults: Sizes = {}
     derived: dict[str, Expression] = {}
@@ -123,11 +124,11 @@ class KernelFile:
         """The arguments at resolved sizes."""
         description = self.description
         return Launch(
-            [_integers(given.shape, sizes) for given in description.outputs.values()],
+            [_integers(f"{self.name}: {name}", given.shape, sizes) for name, given in description.outputs.items()],
             [dtype_name(evaluate(given.dtype, sizes)) for given in description.outputs.values()],
             [(name, evaluate(value, sizes)) for name, value in description.template.items()],
-            _integers(description.grid, sizes),
-            _integers(description.threadgroup, sizes),
+            _integers(f"{self.name}: grid", description.grid, sizes, 1),
+            _integers(f"{self.name}: threadgroup", description.threadgroup, sizes, 1),
             description.init_value,
         )
 
@@ -138,7 +139,11 @@ class KernelFile:
     def input_shape(self, name: str, sizes: Sizes) -> tuple[int, ...]:
         """The shape that an input must have at resolved sizes."""
         given = self.description.inputs[name]
-        return (len(given.value),) if given.value is not None else _integers(given.shape or [], sizes)
+        return (
+            (len(given.value),)
+            if given.value is not None
+            else _integers(f"{self.name}: {name}", given.shape or [], sizes)
+        )
 
     def values(self, sizes: Sizes) -> dict[str, np.ndarray]:
         """The inputs that the YAML gives by their values, in their dtype."""
@@ -168,8 +173,14 @@ class KernelFile:
         return self.description.tolerance.get(dtype, _TOLERANCE.get(dtype, 0.0))
 
 
-def _integers(expressions: list[Expression], sizes: Sizes) -> tuple[int, ...]:
-    return tuple(int(evaluate(expression, sizes)) for expression in expressions)
+def _integers(what: str, expressions: list[Expression], sizes: Sizes, least: int = 0) -> tuple[int, ...]:
+    """Lengths. Raises UserError for one that is no whole number, or less than `least`."""
+    found = [(expression, evaluate(expression, sizes)) for expression in expressions]
+    for expression, value in found:
+        if not isinstance(value, int | float) or not math.isfinite(value) or value != int(value) or value < least:
+            given = ", ".join(f"{name}={size}" for name, size in sizes.items())
+            raise UserError(f"{what}: {expression} is {value}, not a whole number from {least} up, for {given}")
+    return tuple(int(value) for _, value in found)
 
 
 def _random(

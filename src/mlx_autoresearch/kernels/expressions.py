@@ -52,7 +52,10 @@ def evaluate(expression: Any, sizes: Mapping[str, Any]) -> Any:
             case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if name in _FUNCTIONS:
                 return _FUNCTIONS[name](*map(value, arguments))
             case ast.Name(id=name):
-                raise UserError(f"kernels: {name!r} in {expression!r} is unknown; known are {', '.join(sizes)}")
+                raise UserError(
+                    f"kernels: {name!r} in {expression!r} is unknown; known are the sizes {', '.join(sizes) or 'none'} "
+                    f"and the dtypes {', '.join(DTYPES)}"
+                )
         raise UserError(f"kernels: {expression!r} is not arithmetic on sizes")
 
     try:

@@ -12,6 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.plain_text import one_line
 from mlx_autoresearch.simulator import Kernel
 
 from .description import Description, KernelFile
@@ -48,7 +49,10 @@ def _load_definition(path: Path, name: str) -> Callable[..., dict[str, np.ndarra
     spec = importlib.util.spec_from_file_location(f"kernel_definition_{path.stem}", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # it is somebody's code
+        raise UserError(f"{path}: {type(error).__name__}: {one_line(str(error), 200)}") from None
     if not callable(getattr(module, name, None)):
         raise UserError(f"{path}: expected a function {name!r}")
     return getattr(module, name)

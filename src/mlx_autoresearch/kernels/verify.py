@@ -15,6 +15,7 @@ import numpy as np
 
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.machine import device
+from mlx_autoresearch.plain_text import one_line
 from mlx_autoresearch.simulator import Finding, lint, run
 from mlx_autoresearch.simulator.arrays import round_to_bfloat16, widen_bfloat16
 from mlx_autoresearch.simulator.signature import SMALL, Input
@@ -78,16 +79,12 @@ def compare(
 
     The error is relative to 1 + |value|; infinities must be equal, and NaN is always wrong.
     """
-    definition = file.definition(**dict(zip(call.inputs, exact, strict=True))) if file.definition else {}
+    definition = _defined(file, call, exact)
     findings, worst = [], 0.0
-    for name, dtype, shape, output in zip(
-        file.kernel.output_names, call.output_dtypes, call.output_shapes, outputs, strict=True
-    ):
-        if name not in definition:
+    for name, dtype, output in zip(file.kernel.output_names, call.output_dtypes, outputs, strict=True):
+        if name not in definition:  # there is none
             continue
-        expected, got = np.asarray(definition[name], np.float64), _as_float64(output)
-        if expected.shape != shape:
-            raise UserError(f"{file.name}: the definition gives {name} the shape {expected.shape}, the YAML {shape}")
+        expected, got = definition[name], _as_float64(output)
         with np.errstate(invalid="ignore"):
             error = np.where(got == expected, 0.0, np.abs(got - expected) / (1 + np.abs(expected)))
         error = np.nan_to_num(error, nan=np.inf)
@@ -103,6 +100,32 @@ def compare(
             )
             findings.append(Finding("wrong-result", message, file.kernel.source_file))
     return findings, worst
+
+
+def _defined(file: KernelFile, call: Call, exact: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """The outputs by their definition, every one in its shape and float64; empty where there is no definition.
+
+    Raises UserError for a definition that fails or gives anything else: what is not compared would pass for right.
+    """
+    if file.definition is None:
+        return {}
+    what, declared = f"{file.name}: the definition", ", ".join(file.kernel.output_names)
+    try:
+        given = file.definition(**dict(zip(call.inputs, exact, strict=True)))
+    except (Exception, SystemExit) as error:  # it is somebody's code
+        raise UserError(f"{what} fails: {type(error).__name__}: {one_line(str(error), 200)}") from None
+    if not isinstance(given, dict) or given.keys() != set(file.kernel.output_names):
+        gave = ", ".join(map(str, given)) or "none" if isinstance(given, dict) else type(given).__name__
+        raise UserError(f"{what} must return a dict of the outputs {declared}, got {one_line(gave, 200)}")
+    defined = {}
+    for name, shape in zip(file.kernel.output_names, call.output_shapes, strict=True):
+        try:
+            defined[name] = np.asarray(given[name], np.float64)
+        except (TypeError, ValueError):
+            raise UserError(f"{what} gives {name} as {type(given[name]).__name__}, not as an array") from None
+        if defined[name].shape != shape:
+            raise UserError(f"{what} gives {name} the shape {defined[name].shape}, the YAML {shape}")
+    return defined
 
 
 def run_case(

@@ -20,7 +20,7 @@ from typing import Any
 import optuna
 from filelock import FileLock
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
 from mlx_autoresearch.errors import UserError
@@ -70,7 +70,7 @@ class Queue:
                 )
         path = self.home / JOURNAL
         _mend(path)
-        return JournalStorage(JournalFileBackend(str(path)))
+        return JournalStorage(JournalFileBackend(str(path), lock_obj=_JournalLock(self._locks / "journal.lock")))
 
     def _check_same(self) -> None:
         """Refuse a sweep of the same name with other settings: their results cannot be compared."""
@@ -196,6 +196,20 @@ def _mend(path: Path) -> None:
     if path.is_file() and (text := path.read_bytes()) and not text.endswith(b"\n"):
         with path.open("r+b") as file:
             file.truncate(text.rfind(b"\n") + 1)
+
+
+class _JournalLock(JournalFileOpenLock):
+    """A lock of the kernel's, which ends with its holder. Optuna's own is a link beside the journal, which stays."""
+
+    def __init__(self, path: Path):
+        self._lock = FileLock(path)
+
+    def acquire(self) -> bool:
+        self._lock.acquire()
+        return True
+
+    def release(self) -> None:
+        self._lock.release()
 
 
 @contextmanager
