@@ -167,3 +167,10 @@ def test_an_empty_mapping_in_start_is_checked_as_any_value(tmp_path: Path, start
     (tmp_path / "s.yaml").write_text(f"tag: night\nstart: {start}\nproposer: {{kind: script, steps: {steps}}}\n")
     with pytest.raises(UserError, match=r"s\.yaml: start: "):
         load_search(tmp_path / "s.yaml")
+
+
+@pytest.mark.parametrize("choices, said", [([1, True], "both 1 and true"), ([0.5, 1, 0.5], "the value 0.5 twice")])
+def test_values_that_count_as_one_are_refused(choices: list, said: str) -> None:
+    """The second used to be tried as the first."""
+    with pytest.raises(ValueError, match=f"choices has {said}"):
+        Dimension(choices=choices)

@@ -48,7 +48,11 @@ def test_random_points_are_in_range_and_the_same_every_time(file: Sweeper) -> No
     [
         ({"space": {}}, "names no setting"),
         ({"space": {"optimizer.matrix_lr": []}}, "empty list"),
-        ({"space": {"optimizer.matrix_lr": [0.1, 0.1]}}, "twice"),
+        ({"space": {"optimizer.matrix_lr": [0.1, 0.1]}}, "optimizer.matrix_lr has the value 0.1 twice"),
+        ({"space": {"model.softcap": [1, True]}}, "model.softcap has both 1 and true, which are the same value"),
+        ({"space": {"model.softcap": [15, None, 15.0]}}, "both 15 and 15.0"),
+        ({"space": {"model.value_embeds": [False, 0]}}, "both false and 0"),
+        ({"space": {"model.window_pattern": [[1, 2], [1.0, 2]]}}, r"both \[1, 2\] and \[1.0, 2\]"),
         ({"space": {"optimizer.matrix_rate": [0.1]}}, "did you mean optimizer.matrix_lr"),
         ({"settings": {"train.max_step": 3}}, "did you mean train.max_steps"),
         ({"space": {"optimizer.matrix_lr": {"low": 0.1, "high": 0.01}}, "method": "random"}, "less than high"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlx_autoresearch.errors import UserError
@@ -76,3 +77,13 @@ def parse_setting(text: str, form: str) -> tuple[str, Any]:
         return key, parse_yaml(value)
     except ValueError as error:
         raise UserError(f"cannot read {text!r}: the value is not valid YAML, {error}") from None
+
+
+def require_distinct(values: Sequence[Any]) -> None:
+    """Raise ValueError for two values that count as one: 1 and 1.0 set the same number, and 1 equals true."""
+    for later, value in enumerate(values):
+        for earlier in values[:later]:
+            if value == earlier:
+                one, other = json.dumps(earlier), json.dumps(value)
+                what = f"the value {one} twice" if one == other else f"both {one} and {other}, which are the same value"
+                raise ValueError(f"has {what}")

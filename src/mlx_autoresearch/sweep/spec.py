@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from mlx_autoresearch.config.explain import explain
-from mlx_autoresearch.config.keys import last
+from mlx_autoresearch.config.keys import last, require_distinct
 from mlx_autoresearch.config.load import check_name, load_config
 from mlx_autoresearch.config.settings import Config, Section
 from mlx_autoresearch.config.yaml_text import read_mapping
@@ -154,11 +154,12 @@ TPE_STARTUP = 10  # random points before TPE has something to learn from, Optuna
 def parse_axis(key: str, value: Any) -> Axis:
     """The values of one setting. Raises ValueError with a line that says what was expected."""
     if isinstance(value, list):
-        texts = [json.dumps(v) for v in value]
         if not value:
             raise ValueError(f"{key} is an empty list: give the values to try")
-        if len(set(texts)) < len(texts):
-            raise ValueError(f"{key} has a value twice")
+        try:
+            require_distinct(value)
+        except ValueError as error:
+            raise ValueError(f"{key} {error}") from None
         return Choices(tuple(value))
     if not isinstance(value, dict) or not {"low", "high"} <= value.keys() <= {"low", "high", "step", "log"}:
         raise ValueError(f"{key} must be a list of values, or low and high with step or log, got {json.dumps(value)}")

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
+from mlx_autoresearch.config.keys import require_distinct
 from mlx_autoresearch.config.load import check_key
 from mlx_autoresearch.config.settings import Section
 
@@ -30,6 +31,10 @@ class Dimension(Section):
         ranged = self.low is not None and self.high is not None
         if ranged == (self.choices is not None) or (self.low is None) != (self.high is None):
             raise ValueError("give either choices, or low and high")
+        try:
+            require_distinct(self.choices or [])
+        except ValueError as error:
+            raise ValueError(f"choices {error}") from None
         if self.low is not None and self.high is not None and not (0 if self.log else -1e300) < self.low < self.high:
             raise ValueError(f"low must be below high{', and above 0 where log is true' if self.log else ''}")
         return self
