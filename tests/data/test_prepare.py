@@ -257,7 +257,10 @@ def test_the_files_are_listed_once_a_look_and_read_no_more_often_than_needed(tmp
     # Is it there already? What is there to prepare? Has it changed meanwhile?
     assert Counted.calls.pop("files") == 3
     # Training text is read for the tokenizer and to be tokenized, validation text to be tokenized.
-    assert Counted.calls == {path.name: 1 if path.name in held else 2 for path in text_folder.iterdir()}
+    # Of one file on each side the beginning is read as well: does the side hold text?
+    more = {path.name: Counted.calls[path.name] - (1 if path.name in held else 2) for path in text_folder.iterdir()}
+    assert sorted(more.values()) == [0] * (len(more) - 2) + [1, 1]
+    assert sum(more[name] for name in held) == 1
     Counted.calls.clear()
     make(source, tmp_path)
     open_prepared(source, vocab_size=VOCAB, cache_dir=tmp_path)
@@ -380,3 +383,19 @@ def test_from_text_files_to_batches(tmp_path: Path, text_folder: Path) -> None:
     for batch in islice(PackedBatches(shards.tokens, shards.offsets, batch_size=2, sequence_len=16), 30):
         assert (batch.inputs[:, 0] == prepared.tokenizer.bos_id).all()
         assert 0 <= batch.targets.min() <= batch.targets.max() < VOCAB
+
+
+@pytest.mark.parametrize("names", [("a.txt", "small.txt"), ("train.txt", "val.txt")])
+def test_a_share_far_from_what_was_asked_for_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], names: tuple[str, str]
+) -> None:
+    """It used to train on the small file and to validate on the large one without a word."""
+    folder = tmp_path / "text"
+    folder.mkdir()
+    for name, lines in zip(names, (3000, 2000), strict=True):
+        (folder / name).write_text("".join(f"{name} {number}\n" for number in range(lines)))
+    prepare(Text(paths=[str(folder)]), vocab_size=VOCAB, cache_dir=tmp_path / "cache")
+    assert "of the text is held out for validation, not 5.0% (val_fraction)" in capsys.readouterr().err
+    said = Text(paths=[str(folder)], val_paths=[str(folder / names[1])])
+    prepare(said, vocab_size=VOCAB, cache_dir=tmp_path / "cache")
+    assert "held out for validation, not" not in capsys.readouterr().err

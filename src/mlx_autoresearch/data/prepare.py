@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from .sources.base import Corpus, Source, Split
 
 SHUFFLE_SEED = 0
+_FAR = 3  # times more or less than val_fraction is said
 _DECIDING = ("numpy", "tokenizers")  # the packages that decide what a text becomes
 BATCH_CHARS = 1 << 20  # encoded at a time: `tokenizers` needs some 100 bytes a token while it works
 
@@ -98,6 +99,12 @@ def _write(corpus: Corpus, vocab_size: int, folder: Path, report: Report) -> Man
     with report.stage("arranging"):
         train, val, dropped = _arrange(train, val, folder, tokenizer, shuffle=not corpus.source.shuffled)
         shutil.rmtree(folder / "raw")
+    share, wanted = val.info.bytes / (train.info.bytes + val.info.bytes), corpus.source.share_wanted
+    if wanted is not None and not wanted / _FAR < share < wanted * _FAR:
+        report.say(
+            f"warning: {share:.1%} of the text is held out for validation, not {wanted:.1%} (val_fraction), since "
+            "whole files are: give it more and smaller ones, or name those for validation (source.val_paths)"
+        )
     if dropped:
         report.say(f"val: {dropped:,} more documents left out, because they are in train too")
     manifest = Manifest(

@@ -69,6 +69,32 @@ class TestGutenberg:
         text = f"{SMALL_PRINT}{part}End of Project Gutenberg's Part One\n{part}End of Project Gutenberg's Part Two\n"
         assert strip_licence(text).count(part) == 2
 
+    @pytest.mark.parametrize("above", ["", SMALL_PRINT, "*** START OF THE PROJECT GUTENBERG EBOOK A BOOK ***\n\n"])
+    @pytest.mark.parametrize(
+        "last", ["*END THE SMALL PRINT!", "*END*THE SMALL PRINT! FOR ETEXTS*Ver.04.29.93*END*\n\n"]
+    )
+    def test_the_small_print_may_stand_below_the_book(self, above: str, last: str) -> None:
+        """Its last line is then the file's last: what follows it, nothing, used to be taken for the book."""
+        book = "CHAPTER I\n\n" + "It began.\n" * 40
+        text = f"{above}{book}\n***START**THE SMALL PRINT!**FOR PUBLIC DOMAIN ETEXTS**START***\nLegal\n{last}"
+        assert strip_licence(text) == book
+
+    def test_a_marker_counts_where_it_can_stand(self) -> None:
+        book = "It began.\n" * 40
+        quoted = "*** END OF THE PROJECT GUTENBERG EBOOK ***\nstands at the end.\n"
+        modern = f"*** START OF THE PROJECT GUTENBERG EBOOK X ***\n{book}*** END OF THE PROJECT GUTENBERG EBOOK X ***\n"
+        assert strip_licence(f"Header\n{quoted}{modern}") == book
+        assert strip_licence(f"{book}*** START OF THE PROJECT GUTENBERG EBOOK X ***\n").startswith(book)
+
+    def test_a_book_of_which_nothing_is_left_is_named(self, tmp_path: Path) -> None:
+        empty = MODERN.replace("CHAPTER I\r\n\r\nIt began.\r\n", "")
+        for book, body in ((1, MODERN), (2, empty), (3, MODERN)):
+            path = tmp_path / "gutenberg" / f"pg{book}.txt"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(body)
+        with pytest.raises(UserError, match=r"pg2\.txt: nothing is left of this book"):
+            everything(Gutenberg(books=[1, 2, 3]), tmp_path)
+
     def test_books_are_fetched_once_and_split_by_book(self, server: Server, tmp_path: Path) -> None:
         for book in range(1, 7):
             body = MODERN.replace("It began.", f"Book {book}. " * 500)

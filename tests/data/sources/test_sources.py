@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import random
@@ -218,6 +219,65 @@ class TestText:
                 documents = everything(Text(paths=paths))
                 assert sorted(documents) == sorted(expected), paths
 
+    @pytest.mark.parametrize(
+        "names, held",
+        [
+            (["train.md", "val.md"], ["val.md"]),
+            (["Train.txt", "Valid.txt", "notes.txt"], ["Valid.txt"]),
+            (["training/a.txt", "training/b.txt", "validation/a.txt"], ["validation/a.txt"]),
+            (
+                ["train-00000-of-00002.txt", "train-00001-of-00002.txt", "test-00000-of-00001.txt"],
+                ["test-00000-of-00001.txt"],
+            ),
+            (["train_1.txt", "dev.txt", "test.txt"], ["dev.txt", "test.txt"]),
+            (["val/train.txt", "train/val.txt"], ["train/val.txt"]),
+        ],
+    )
+    def test_names_that_say_so_decide(self, tmp_path: Path, names: list[str], held: list[str]) -> None:
+        write(tmp_path, {name: f"{name}\n" for name in names})
+        train, val = both(Text(paths=[str(tmp_path)]))
+        assert sorted(val) == sorted(f"{name}\n" for name in held)
+        assert sorted(train) == sorted({f"{name}\n" for name in names} - {*val})
+
+    @pytest.mark.parametrize(
+        "names",
+        [
+            ["tests/test_a.py", "src/train.py", "src/b.py"],  # a part of the name, not the whole of it
+            ["val.txt", "valley.txt", "devices.txt"],  # nothing says train
+            ["train.txt", "training.txt", "other.txt"],
+        ],
+    )
+    def test_other_names_decide_nothing(self, tmp_path: Path, names: list[str]) -> None:
+        write(tmp_path, {name: f"{name}\n" for name in names})
+        _, val = both(Text(paths=[str(tmp_path)]))
+        assert val == [f"{name}\n" for name in held_out(names, 0.05)]
+
+    def test_val_paths_are_for_validation(self, tmp_path: Path) -> None:
+        write(tmp_path, {name: f"{name}\n" for name in ("input.txt", "readme.md", "extra/a.txt", "extra/b.txt")})
+        paths = {"paths": [str(tmp_path)], "val_paths": [str(tmp_path / "extra"), str(tmp_path / "readme.md")]}
+        source = Text(**paths)
+        train, val = both(source)
+        assert (train, sorted(val)) == (["input.txt\n"], ["extra/a.txt\n", "extra/b.txt\n", "readme.md\n"])
+        assert source.open(NOWHERE).fingerprint != Text(paths=paths["paths"]).open(NOWHERE).fingerprint
+        elsewhere = Text(paths=[str(tmp_path / "input.txt")], val_paths=[str(tmp_path / "extra/a.txt")])
+        assert both(elsewhere) == (["input.txt\n"], ["extra/a.txt\n"])
+
+    def test_a_wrong_val_path_is_said(self, tmp_path: Path) -> None:
+        write(tmp_path, {"a.txt": "a", "b.txt": "b"})
+        with pytest.raises(UserError, match=r"c\.txt: no such file"):
+            both(Text(paths=[str(tmp_path)], val_paths=[str(tmp_path / "c.txt")]))
+        with pytest.raises(UserError, match="no text in the train split"):
+            both(Text(paths=[str(tmp_path)], val_paths=[str(tmp_path)]))
+
+    @pytest.mark.parametrize("fraction", [0.05, 0.5, 0.95])
+    def test_files_without_text_do_not_decide(self, tmp_path: Path, fraction: float) -> None:
+        """Whichever of them is empty, each side gets text as long as two files hold some."""
+        names = [f"part{i}.txt" for i in range(4)]
+        for holding in itertools.combinations(names, 2):
+            write(tmp_path, {name: f"{name}\n" if name in holding else " \n\n" for name in names})
+            train, val = both(Text(paths=[str(tmp_path)], val_fraction=fraction))
+            assert len(train) == len(val) == 1 and {*train, *val} == {f"{name}\n" for name in holding}
+
     def test_text_is_cut_and_records_are_not(self, tmp_path: Path) -> None:
         long = "some words\n" * 1000
         write(tmp_path, {"a.txt": long, "b.jsonl": json.dumps({"text": long}), "c.parquet": parquet(text=[long])})
@@ -358,8 +418,8 @@ class TestFingerprint:
         assert len(marks) == 4
 
     def test_it_is_that_of_the_versions_before(self) -> None:
-        """Prepared data is found by it: another value would prepare everything anew."""
+        """Prepared data is found by it: another value would prepare everything anew. Books are read otherwise now."""
         hub = "5b1e2c295b81244ad01dc5825e34694bc2ed66d25869e73bb6fddf612c9ee9f9"
-        book = "4516a3df90b28e1cbe8fcc3680cc1ebd48e6c6d017067364fdc6dc58647cfac5"
+        book = "a39f010e91fac68b1d2d21daa9aff7e4443487e0b821fecddd69dcbe1c40ab96"
         assert Hub().open(NOWHERE).fingerprint == hub
         assert Gutenberg(books=[11]).open(NOWHERE).fingerprint == book

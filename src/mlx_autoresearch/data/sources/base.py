@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 Split = Literal["train", "val"]
 
-READING = 1  # raise it whenever the same files would give other documents, so that prepared data is made anew
-
 
 class TextFile(NamedTuple):
     """A file of text as it was when the corpus was opened; size -1 and time 0 where it has not been fetched.
@@ -55,6 +53,8 @@ class Source(BaseModel, frozen=True, extra="forbid"):
     )
 
     location: ClassVar[frozenset[str]] = frozenset()  # fields that say where the files are, not what the text is
+    # Raised whenever the same files would give other documents, so that prepared data is made anew.
+    reading: ClassVar[int] = 1
 
     @property
     def shuffled(self) -> bool:
@@ -76,15 +76,41 @@ class Source(BaseModel, frozen=True, extra="forbid"):
         """The text as it is now; lists the files, reads none. Raises UserError when it cannot find or list them."""
         return Corpus(self, [TextFile(name, path, *_stat(path)) for name, path in self.files(downloads)])
 
+    def named(self, files: Sequence[TextFile]) -> set[str]:
+        """The names of the files that are for validation because somebody said so; empty where nobody did."""
+        return set()
+
+    @property
+    def share_wanted(self) -> float | None:
+        """The share of the text that is meant to be held out; None where it follows from something else."""
+        return self.val_fraction
+
     def parts(self, files: Sequence[TextFile]) -> dict[Split, list[Part]]:
         """The documents of each split: whole files are held out, or the tail of a single one."""
         if len(files) == 1:
             return self._tail(files[0].path)
-        held = held_out((file.name for file in files), self.val_fraction)
+        held = self.named(files) or self._hashed(files)
         return {
             "train": [Part(file.path) for file in files if file.name not in held],
             "val": [Part(file.path) for file in files if file.name in held],
         }
+
+    def _hashed(self, files: Sequence[TextFile]) -> set[str]:
+        """As `held_out`; but where that leaves a side without text, the next file that holds some changes sides."""
+        held = held_out((file.name for file in files), self.val_fraction)
+        order = sorted(files, key=lambda file: place(file.name))
+
+        def with_text(side: Iterable[TextFile]) -> TextFile | None:
+            return next((file for file in side if next(self.texts(file.path), None) is not None), None)
+
+        train = [file for file in order if file.name not in held]
+        if with_text(file for file in order if file.name in held) is None and (found := with_text(train)):
+            held.add(found.name)
+            train.remove(found)
+        if with_text(train) is None:
+            holding = [file for file in order if file.name in held and with_text([file])]
+            held -= {file.name for file in holding[1:]}
+        return held
 
     def _tail(self, path: Path) -> dict[Split, list[Part]]:
         """A contiguous tail is held out: neighbours in one file are too alike to be on both sides."""
@@ -112,9 +138,11 @@ class Corpus:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Identity of the text: a hash of the source's settings and of the names, sizes and times of its files."""
+        """Identity of the text: a hash of the source's settings, its files' names, sizes and times, and `named`."""
         settings = self.source.model_dump(mode="json", exclude=set(self.source.location))
-        state = [READING, settings, [[file.name, file.size, file.time] for file in self.files]]
+        state = [self.source.reading, settings, [[file.name, file.size, file.time] for file in self.files]]
+        if named := sorted(self.source.named(self.files)):
+            state.append(named)
         return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
     def documents(self, split: Split) -> Iterator[str]:
@@ -141,12 +169,16 @@ def held_out(names: Iterable[str], fraction: float) -> set[str]:
     A file's split depends on its name only, so adding files never moves one. Exception: if the hash leaves a split
     empty, it gets one file. Raises UserError for fewer than two names.
     """
-    place = {name: int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big") / 2**64 for name in names}
-    if len(place) < 2:
-        raise UserError(f"{len(place)} file(s) of text found; a training and a validation split need two")
-    order = sorted(place, key=place.__getitem__)
-    count = sum(place[name] < fraction for name in order)
+    order = sorted(set(names), key=place)
+    if len(order) < 2:
+        raise UserError(f"{len(order)} file(s) of text found; a training and a validation split need two")
+    count = sum(place(name) < fraction for name in order)
     return set(order[: min(max(count, 1), len(order) - 1)])
+
+
+def place(name: str) -> float:
+    """A number from 0 up to 1 that follows from a file's name alone, and looks random."""
+    return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big") / 2**64
 
 
 def _stat(path: Path) -> tuple[int, int]:

@@ -30,7 +30,10 @@ _FLAGS = re.IGNORECASE | re.MULTILINE
 _START = re.compile(
     r"^ ?\*{3} ?START OF (?:THE|THIS) (?:COPYRIGHTED )?PROJECT GUTENBERG(?:.*(?:\n.+){0,2}?\*{3})?.*\n", _FLAGS
 )
-_SMALL_PRINT = re.compile(r"^\*END ?\*? ?THE SMALL PRINT!.*\n", _FLAGS)
+# The "small print" stood above the book, and in some books below it.
+_SMALL_PRINT = re.compile(r"^\*END ?\*? ?THE SMALL PRINT!.*(?:\n|\Z)", _FLAGS)
+_SMALL_PRINT_START = re.compile(r"^\**START ?\** ?THE SMALL PRINT!", _FLAGS)
+_LITTLE = 200  # characters that are no book
 _END = re.compile(r"^ *\*{3} ?END OF (?:THE|THIS) (?:COPYRIGHTED )?PROJECT GUTENBERG", _FLAGS)
 _OLD_END = re.compile(r"^ *\**(?:END OF|ENDE DIESES?|FIN DE) (?:THE |THIS )?PROJE[CK]T GUTENBERG", _FLAGS)
 _CREDIT = re.compile(
@@ -53,6 +56,7 @@ class Gutenberg(Source, frozen=True):
         description="where {book}/pg{book}.txt is found",
     )
 
+    reading: ClassVar[int] = 2  # the small print below a book
     location: ClassVar[frozenset[str]] = frozenset({"books", "base_url"})
 
     def fetch(self, downloads: Path, progress: Progress | None = None) -> None:
@@ -68,6 +72,8 @@ class Gutenberg(Source, frozen=True):
 
     def read(self, path: Path) -> Iterator[str]:
         text = strip_licence("".join(read_lines(path)))
+        if not text.strip():
+            raise UserError(f"{path}: nothing is left of this book without its licence: leave it out of source.books")
         return cut(io.StringIO(text), self.doc_bytes)
 
     def _path(self, downloads: Path, book: int) -> Path:
@@ -83,17 +89,32 @@ def check_book(path: Path) -> None:
 
 def strip_licence(text: str) -> str:
     """The book alone, without the header, licence and credits of any period."""
-    end = _END.search(text)
+    first = _START.search(text)
+    end = _END.search(text, first.end() if first else 0)  # above the book it ends nothing
     if end is None:
         end = _last(_OLD_END, text)  # the last, because collections quote those of their parts
-    text = text[: end.start()] if end else text
-    for marker in (_START, _SMALL_PRINT):
-        start = _last(marker, text)
-        text = text[start.end() :] if start else text
+    if end and text[: end.start()].strip():
+        text = text[: end.start()]
+    start = _last(_START, text)
+    if start and text[start.end() :].strip():
+        text = text[start.end() :]
+    text = _without_small_print(text)
     phrase = _last(_OLD_END, text, max(len(text) - 500, 0))  # it also stands just above the starred line
     text = text[: phrase.start()] if phrase else text
     credit = _CREDIT.match(text)
     return (text[credit.end() :] if credit else text).strip() + "\n"
+
+
+def _without_small_print(text: str) -> str:
+    """What follows its last line; what precedes its first one, where it stands below the book."""
+    end = _last(_SMALL_PRINT, text)
+    if end is None:
+        return text
+    starts = [match.start() for match in _SMALL_PRINT_START.finditer(text, 0, end.start())]
+    above, below = text[: starts[-1] if starts else end.start()], text[end.end() :]
+    if len(below.strip()) < _LITTLE < len(above.strip()):
+        return _without_small_print(above)  # there may be another one above the book
+    return below
 
 
 def _last(pattern: re.Pattern[str], text: str, start: int = 0) -> re.Match[str] | None:
