@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import builtins
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,6 +41,23 @@ def test_smallest_vocabularies_keep_every_byte_and_bos(vocab_size: int) -> None:
     text = "aaaa é 你 🎉"
     assert small.decode(small.encode(text)) == text
     assert small.encode_documents([text])[0][0] == small.bos_id
+
+
+@pytest.mark.parametrize("space", [" ", "\t", "\u3000"])
+@pytest.mark.parametrize("after", ["", "x"])
+def test_long_runs_of_white_space_are_encoded(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, space: str, after: str
+) -> None:
+    """The pattern's engine gives up on ten million, and takes the process with it."""
+    length = 10_000_100 if (space, after) == (" ", "x") else 1_000
+    if length == 1_000:  # the others in small
+        monkeypatch.setattr(tokenizer_module, "_LONGEST_RUN", 100)
+        monkeypatch.setattr(tokenizer_module, "_RUN", re.compile(r"\s{101,}"))
+    text = f"a{space * length}{after}"
+    documents = tokenizer.encode_documents(["first", text, "last"])
+    assert [len(d) > 1 and d[0] == tokenizer.bos_id for d in documents] == [True] * 3
+    assert tokenizer.decode(documents[1]) == text and tokenizer.decode(documents[2]) == "last"
+    assert tokenizer.token_bytes[documents[1]].sum() == len(text.encode())
 
 
 @pytest.mark.parametrize("vocab_size", [-1, 256, 65_537])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,9 @@ BOS_TOKEN = SPECIAL_TOKENS[0]
 # The reference trains on this much text, and on no more than the head of a long document.
 MAX_TRAINING_CHARS = 1_000_000_000
 MAX_DOCUMENT_CHARS = 10_000
+
+_LONGEST_RUN = 1_000_000  # the engine's limit is at 10 million
+_RUN = re.compile(rf"\s{{{_LONGEST_RUN + 1},}}")
 
 
 class Tokenizer:
@@ -92,12 +96,16 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The token ids of `text`, without BOS."""
-        return self._backend.encode(text, add_special_tokens=False).ids
+        return [token for piece in _pieces(text) for token in self._backend.encode(piece, add_special_tokens=False).ids]
 
     def encode_documents(self, documents: Sequence[str]) -> list[np.ndarray]:
         """One (tokens,) int32 array a document, BOS first; encodes on all cores, outside the GIL."""
-        encodings = self._backend.encode_batch_fast(documents, add_special_tokens=False)
-        return [np.array([self.bos_id, *encoding.ids], dtype=np.int32) for encoding in encodings]
+        pieces = [_pieces(document) for document in documents]
+        encodings = iter(self._backend.encode_batch_fast([*chain(*pieces)], add_special_tokens=False))
+        return [
+            np.array([self.bos_id, *chain.from_iterable(next(encodings).ids for _ in document)], dtype=np.int32)
+            for document in pieces
+        ]
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """The text of `ids`; special tokens have none, and bytes that are not UTF-8 become U+FFFD."""
@@ -129,6 +137,16 @@ class Tokenizer:
         return np.array(
             [len(string.decode(errors="replace").encode()) for string in self.token_strings], dtype=np.int32
         )
+
+
+def _pieces(text: str) -> list[str]:
+    """The text, cut in runs of white space that the split pattern's engine gives up on: it backtracks through them."""
+    if len(text) <= _LONGEST_RUN:
+        return [text]
+    cuts = [
+        place for run in _RUN.finditer(text) for place in range(run.start() + _LONGEST_RUN, run.end(), _LONGEST_RUN)
+    ]
+    return [text[start:end] for start, end in pairwise([0, *cuts, len(text)])]
 
 
 def check_vocab_size(vocab_size: int) -> None:

@@ -26,6 +26,12 @@ from mlx_autoresearch.errors import UserError
 from tests.support.sources import NOWHERE, both, everything, parquet, write
 
 
+def with_columns(*names: str) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(pa.table([["x"] for _ in names], names=names), sink)
+    return sink.getvalue()
+
+
 class TestConfig:
     def test_kind_chooses_the_source(self) -> None:
         adapter: TypeAdapter[Source] = TypeAdapter(SourceConfig)
@@ -354,6 +360,14 @@ class TestText:
             ({"a.parquet": parquet(body=["x"], id=[1])}, "a.parquet", r"no column `text` \(it has: body, id\)"),
             ({"a.parquet": parquet(text=[1])}, "a.parquet", r"column `text` holds int64, not text"),
             ({"a.parquet": parquet(text=["x"])[:-1]}, "a.parquet", r"a\.parquet is not a whole parquet file"),
+            ({"a.jsonl": f'{{"id": {"[" * 99_999}, "text": "x"}}'}, "a.jsonl", r"a\.jsonl:1: .* nested too deep"),
+            ({"a.txt": "text".encode("utf-16-le")}, "a.txt", r"a\.txt:1: holds NUL characters"),
+            ({"a.md": "one\ntext".encode("utf-32-be")}, "a.md", r"a\.md:1: holds NUL characters"),
+            ({"a.txt": b"one\ntwo\0\0\0\0"}, "a.txt", r"a\.txt:2: holds NUL characters"),
+            ({"a.jsonl": '{"text": "x"}'.encode("utf-16-be")}, "a.jsonl", r"a\.jsonl:1: holds NUL characters"),
+            ({"a.txt": "text".encode("utf-16")}, "a.txt", r"a\.txt:1: not UTF-8"),
+            ({"a.parquet": with_columns("text", "id", "text")}, "a.parquet", r"2 columns are called `text`; rename"),
+            ({"a.parquet": parquet(text=[b"x", b"\xe9"])}, "a.parquet", r"column `text` holds text that is not UTF-8"),
             ({"a.txt": ""}, "a.txt", r"a\.txt holds 0 document"),
             ({"a.txt": "x"}, "a.txt", r"a\.txt holds 1 document.*doc_bytes"),
             ({"a.txt": " \n", "b.txt": "\n"}, ".", r"no text in the (train|val) split"),
@@ -367,6 +381,15 @@ class TestText:
         with pytest.raises(UserError, match=message) as caught:
             both(Text(paths=[path]))
         assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary()])
+    @pytest.mark.parametrize("encoded", [False, True])
+    def test_text_is_text_however_it_is_stored(self, tmp_path: Path, kind: pa.DataType, encoded: bool) -> None:
+        if encoded and kind == pa.string_view():
+            return  # Arrow has no dictionary of these
+        texts = pa.array(["one é", None, "two", "two"], pa.string()).cast(kind)
+        write(tmp_path, {"a.parquet": parquet(text=texts.dictionary_encode() if encoded else texts)})
+        assert sorted(everything(Text(paths=[str(tmp_path)]))) == ["one é", "two", "two"]
 
     def test_a_damaged_page_is_one_clear_line(self, tmp_path: Path) -> None:
         sink = io.BytesIO()

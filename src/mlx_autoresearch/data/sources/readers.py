@@ -31,7 +31,7 @@ def read_file(path: Path, column: str = "text", doc_bytes: int | None = None) ->
 
 
 def read_lines(path: Path) -> Iterator[str]:
-    """Lines of UTF-8 text ending in a bare newline; raises UserError with the line number of what is not UTF-8."""
+    """Lines of UTF-8 text ending in a bare newline; raises UserError with the line number of what is no such text."""
     try:
         file = path.open("rb")
     except OSError as error:
@@ -42,6 +42,10 @@ def read_lines(path: Path) -> Iterator[str]:
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
                 raise UserError(f"{path}:{number}: not UTF-8 ({error.reason}); convert the file to UTF-8") from error
+            if "\0" in line:
+                raise UserError(
+                    f"{path}:{number}: holds NUL characters, as UTF-16 and padded files do; convert it to UTF-8"
+                )
             yield line[:-2] + "\n" if line.endswith("\r\n") else line
 
 
@@ -54,6 +58,8 @@ def jsonl_texts(path: Path, column: str) -> Iterator[str]:
             record = json.loads(line)
         except ValueError as error:
             raise UserError(f"{path}:{number}: not valid JSON ({error})") from error
+        except RecursionError:
+            raise UserError(f"{path}:{number}: arrays or objects nested too deep to read") from None
         if not isinstance(record, dict) or column not in record:
             found = f"it has: {', '.join(record)}" if isinstance(record, dict) else "it is no object"
             raise UserError(f"{path}:{number}: no field `{column}` ({found}); set `column`")
