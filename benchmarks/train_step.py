@@ -24,7 +24,7 @@ import numpy as np
 
 from mlx_autoresearch.config.load import load_config
 from mlx_autoresearch.config.settings import Config
-from mlx_autoresearch.machine import device
+from mlx_autoresearch.machine import allocator, device
 from mlx_autoresearch.recipe import fastmath
 from mlx_autoresearch.recipe import model as model_module
 from mlx_autoresearch.recipe.model import GPT
@@ -64,6 +64,8 @@ def stepper(cls: type[GPT], config: Config) -> Callable[[Iterator], mx.array]:
 
 
 def main() -> None:
+    if not device.is_gpu():
+        allocator.keep_freed_memory()  # both sides, as in a training
     arguments = sys.argv[1:]
     path = arguments.pop(0) if arguments and "=" not in arguments[0] else None
     config = load_config(path, arguments)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from mlx_autoresearch.machine import allocator, blas
+from mlx_autoresearch.machine import blas
 
 if TYPE_CHECKING:  # the names of _EXPORTS, for type checkers and editors
     from mlx_autoresearch.config.gpt import GPTConfig as GPTConfig
@@ -31,7 +31,6 @@ if TYPE_CHECKING:  # the names of _EXPORTS, for type checkers and editors
 __version__ = "0.1.0"
 
 blas.load()  # before anything imports mlx.core
-allocator.keep_freed_memory()
 
 # Public name -> module that defines it, imported at first use. No name may be a submodule's: importing that would win.
 _EXPORTS = {

@@ -13,7 +13,7 @@ from mlx_autoresearch.data.prepared import PreparedData
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.kernels.launch import BrokenKernel, launches, try_out
 from mlx_autoresearch.kernels.operation import UnfitKernel, measuring, recording
-from mlx_autoresearch.machine import device
+from mlx_autoresearch.machine import allocator, device
 from mlx_autoresearch.recipe import interface
 from mlx_autoresearch.recipe.interface import GPT, MuonAdamW, Step
 
@@ -80,7 +80,9 @@ def compute_dtype(config: Config) -> mx.Dtype:
 
 
 def make_model(config: Config) -> GPT:
-    """A freshly initialised model of a configuration."""
+    """A freshly initialised model of a configuration. On a CPU this process keeps freed memory from now on."""
+    if not device.is_gpu():
+        allocator.keep_freed_memory()
     return interface.make_model(config.for_recipe(), compute_dtype(config))
 
 
