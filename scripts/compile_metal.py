@@ -14,8 +14,10 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.kernels.description import KernelFile
@@ -32,8 +34,11 @@ def compile_source(source: str, version: str) -> str | None:
         raise UserError("xcrun is missing: this needs a Mac with Xcode")
     spec = find_spec("mlx")
     folders = [f"-I{folder}/include" for folder in (spec and spec.submodule_search_locations) or []]
-    command = [*COMPILER, f"-std={version}", "-x", "metal", "-c", "-", "-o", "/dev/null", *folders]
-    done = subprocess.run(command, input=source, capture_output=True, text=True, check=False)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "kernel.metal")
+        path.write_text(source, encoding="utf-8")
+        command = [*COMPILER, f"-std={version}", *folders, "-c", str(path), "-o", f"{path}.air"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return None
     lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]

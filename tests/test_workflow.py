@@ -89,7 +89,7 @@ def test_a_failure_in_front_of_a_pipe_is_a_failure() -> None:
 
 # Knows two versions, and refuses one kernel as Apple's compiler would.
 XCRUN = """#!/bin/sh
-source=$(cat)
+for word in "$@"; do case $word in *.metal) source=$(cat "$word");; esac; done
 case "$*" in *metal4.0*) echo "error: invalid value 'metal4.0' in '-std='" >&2; exit 1;; esac
 case "$source" in *custom_kernel_"$BROKEN"\\(*)
     echo "warning: something else" >&2; echo "<stdin>:7:3: error: expected unqualified-id" >&2; exit 1;; esac
