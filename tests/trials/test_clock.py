@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import threading
@@ -88,3 +89,29 @@ def test_the_budget_is_judged_by_this_clock(
     clock.steps = steps
     monkeypatch.setattr(Clock, "training_seconds", seconds)
     assert clock.beyond_budget(Config(train=train)) == excess
+
+
+@pytest.mark.parametrize(
+    ("train", "gaps", "pause"),
+    [
+        (TrainConfig(time_budget=4), [0.1] * 10 + [5.1] + [0.1] * 10, 5.0),
+        (TrainConfig(time_budget=4), [5.1] + [0.1] * 10, 5.0),  # right after the step that compiles
+        (TrainConfig(time_budget=60), [0.1] * 10 + [6.2], 6.1),
+        (TrainConfig(time_budget=60), [0.1] * 10 + [6.0], 0),  # a tenth of the budget
+        (TrainConfig(time_budget=4), [0.1] * 10 + [1.0], 0),  # a second
+        (TrainConfig(time_budget=60), [20.0, 28.0, 12.0], 0),  # steps are that long
+        (TrainConfig(time_budget=60), [20.0, 111.0], 91.0),
+        (TrainConfig(time_budget=4), [9.0], 0),  # nothing to compare with
+        (TrainConfig(time_budget=4), [], 0),
+        (TrainConfig(max_steps=22), [0.1] * 20 + [5.1], 0),  # as many steps all the same
+    ],
+)
+def test_a_training_that_stood_still_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, train: TrainConfig, gaps: list[float], pause: float
+) -> None:
+    times = iter(itertools.accumulate([100.0, *gaps]))
+    monkeypatch.setattr("mlx_autoresearch.trials.clock.time.monotonic", lambda: next(times))
+    clock = Clock()
+    with reading(clock) as write:
+        os.write(write, STEP * (len(gaps) + 1))
+    assert clock.pause(Config(train=train)) == pytest.approx(pause)

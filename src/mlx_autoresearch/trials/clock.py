@@ -20,6 +20,8 @@ Event = Mapping[str, Any]
 
 # The kind of trouble when macOS stopped the work on the GPU: the trial is repeated once, and nobody's idea is to blame.
 INTERRUPTED = "gpu"
+# The kind when the machine stood still in the middle: the trial is repeated once.
+PAUSED = "pause"
 
 _FOR_DISPLAY = ("start", "step", "trained", "finish")
 _LONGEST_LINE = 65_536  # characters
@@ -35,7 +37,7 @@ class Clock:
     def __init__(self) -> None:
         self.steps = 0
         self.trouble: dict[str, str] = {}
-        self._first = self._last = 0.0
+        self._first = self._last = self._longest = 0.0
         self._events: deque[Event] = deque(maxlen=_KEPT_EVENTS)
 
     @property
@@ -55,6 +57,7 @@ class Clock:
                     continue
                 if name == "step":
                     self.steps += 1
+                    self._longest = max(self._longest, now - self._last) if self._first else 0.0
                     self._first = self._first or now
                     self._last = now
                 elif name == "trouble":
@@ -66,6 +69,20 @@ class Clock:
         """The events that have come since the last call; of very many, the newest."""
         while self._events:
             yield self._events.popleft()
+
+    def pause(self, config: Config) -> float:
+        """Seconds for which the training stood still, where its budget is in seconds and does not bear that; else 0.
+
+        That is how much longer its longest step took than the others on average: more than a tenth of the budget, more
+        than a second, and more than four such steps.
+        """
+        others = self.steps - 2  # neither the first, which compiles, nor the longest
+        if config.train.max_steps is not None or others < 1:
+            return 0.0
+        usual = (self.training_seconds - self._longest) / others
+        pause = self._longest - usual
+        borne = max((BUDGET_SHARE - 1) * config.train.time_budget, JUDGED_SLACK, 4 * usual)
+        return pause if pause > borne else 0.0
 
     def beyond_budget(self, config: Config) -> str | None:
         """What of the training was more, or less, than `config` allows; None where it kept to it."""

@@ -25,7 +25,7 @@ from mlx_autoresearch.sandbox.environment import temporary_folder
 from mlx_autoresearch.training.files import CHECKPOINT, SUMMARY
 from mlx_autoresearch.training.run import Run
 
-from .clock import INTERRUPTED, Clock, Event
+from .clock import INTERRUPTED, PAUSED, Clock, Event
 from .environment import trial_environment
 from .limits import Limits
 from .score import score_confined
@@ -75,25 +75,27 @@ def run_trial(
     training does not wait for it. What it raises ends the training and is raised here: it is not the trial's failure.
 
     What the training printed goes into FOLDER.txt. Waits while another process of this machine trains; that time does
-    not count. A trial that macOS interrupts on the GPU is repeated once, from its start. Raises TrialFailed.
+    not count. A trial that macOS interrupts on the GPU, or in which the machine stood still, is repeated once, from its
+    start. Raises TrialFailed.
     """
 
-    def attempt() -> Trial:
-        return _run_once(config, seed=seed, folder=folder, code=code, limits=limits, mark=mark, say=say)
+    def attempt(*, last: bool) -> Trial:
+        return _run_once(config, seed=seed, folder=folder, code=code, limits=limits, mark=mark, say=say, last=last)
 
     try:
-        return attempt()
+        return attempt(last=False)
     except TrialFailed as failure:
-        if failure.kind != INTERRUPTED:
+        if failure.kind not in (INTERRUPTED, PAUSED):
             raise
         say({"event": "again", "message": f"{one_line(failure.detail, 1000)}; this trial is repeated"})
         remove(folder)
-        return attempt()
+        return attempt(last=True)
 
 
 def _run_once(
-    config: Config, *, seed: int, folder: Path, code: Path | None, limits: Limits, mark: str, say: Say
+    config: Config, *, seed: int, folder: Path, code: Path | None, limits: Limits, mark: str, say: Say, last: bool
 ) -> Trial:
+    """last: take the result of a training that stood still, too."""
     config = with_settings(config, {"train.seed": seed, "train.checkpoint_every": None}, "the trial")
     folder = folder.absolute()
     with (
@@ -107,6 +109,9 @@ def _run_once(
         clock, outcome = _train(config, run, code, limits, mark, scratch, say)
         folder.with_name(f"{folder.name}.txt").write_text(outcome.output, encoding="utf-8")
         _check_outcome(outcome, clock, limits, limits.wall_seconds(config, score=code is None), confined=bool(code))
+        if not last and (pause := clock.pause(config)):
+            of = f"of a training of {config.train.time_budget:g} s"
+            raise TrialFailed(PAUSED, f"the machine stood still for {pause:.1f} s {of}")
         if not (run / CHECKPOINT).is_file():
             raise TrialFailed("no checkpoint", "the training ended without a checkpoint")
         if code is None:
