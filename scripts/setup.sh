@@ -15,7 +15,7 @@ native=
 fits='import platform, sys
 sys.exit(sys.version_info < (3, 11) or sys.argv[1] not in ("", platform.machine()))'
 find_python() {
-    for python in ${PYTHON:-python3.13 python3.12 python3.11 python3}; do
+    for python in ${PYTHON:-python3.13 python3.12 python3.11 python3.14 python3}; do
         if "$python" -c "$fits" "$native" 2>/dev/null; then
             echo "$python"
             return

@@ -79,3 +79,9 @@ def from_mlx(error: RuntimeError | MemoryError) -> ReportedError | None:
         return GPUInterrupted(f"{GPU_INTERRUPTED} ({text})")
     advice = next((advice for part, advice in _MLX.items() if part in text), None)
     return None if advice is None else UserError(f"{advice} ({text})")
+
+
+def raise_interruption(error: Exception) -> None:
+    """Raise GPUInterrupted where that is what MLX's error means: whatever was computed is not to blame for it."""
+    if isinstance(error, RuntimeError) and isinstance(reported := from_mlx(error), GPUInterrupted):
+        raise reported from error

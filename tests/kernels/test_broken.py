@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import mlx.core as mx
 import pytest
 from typer.testing import CliRunner
 
 from mlx_autoresearch.cli.app import app
 from mlx_autoresearch.config.load import validate_config
-from mlx_autoresearch.errors import UserError
-from mlx_autoresearch.kernels import launch
+from mlx_autoresearch.errors import GPUInterrupted, UserError
+from mlx_autoresearch.kernels import launch, tuning
+from mlx_autoresearch.kernels.alternatives import Alternatives
+from mlx_autoresearch.kernels.choice import choices, chosen_for, measuring
 from mlx_autoresearch.kernels.launch import BrokenKernel, first_error, launches, try_out
-from mlx_autoresearch.kernels.registry import kernel_names
+from mlx_autoresearch.kernels.registry import find_kernel, kernel_names
+from mlx_autoresearch.kernels.verify import verify_on_gpu
 from mlx_autoresearch.recipe.kernels.rope import rope
 from mlx_autoresearch.training.setup import choose_kernels, make_model
-from tests.support.mac.errors import COMPILE
+from tests.support.mac.errors import COMPILE, INTERACTIVITY
 from tests.support.mac.metal import fake_metal
 
 pytestmark = pytest.mark.usefixtures("mac", "fresh")
@@ -66,8 +70,6 @@ def test_custom_kernels_end_in_a_line_that_names_the_one_that_does_not_compile(
 
 
 def test_a_kernel_that_compiles_is_tried_out_in_silence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import mlx.core as mx
-
     fake_metal(monkeypatch, {"rope"})
     with launches() as found:
         rope(mx.zeros((1, 8, 2, 64)), implementation="metal")
@@ -77,6 +79,29 @@ def test_a_kernel_that_compiles_is_tried_out_in_silence(monkeypatch: pytest.Monk
         try_out(launched)
     fake_metal(monkeypatch, set())
     try_out(launched)
+
+
+def test_an_interruption_is_not_a_kernels_fault(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It used to reject the kernel for good, in a trial by a choice that nobody had made."""
+    fake_metal(monkeypatch, {"rope"}, INTERACTIVITY)
+    monkeypatch.setattr(tuning, "SECONDS", 0.0)
+    monkeypatch.setenv("MLX_AUTORESEARCH_CACHE", str(tmp_path))
+    x = mx.zeros((1, 8, 2, 64))
+    with launches() as found:
+        rope(x, implementation="metal")
+
+    def interrupted(x: mx.array, language: str) -> mx.array:
+        raise RuntimeError(INTERACTIVITY)
+
+    operation = Alternatives("rope", lambda x: x, interrupted, (), lambda x: (x,))
+    for call in (
+        lambda: try_out(*found),
+        lambda: verify_on_gpu(find_kernel("rope"), "metal"),
+        lambda: chosen_for(operation, (x,), {}, "metal"),
+    ):
+        with pytest.raises(GPUInterrupted, match="macOS stopped the work on the GPU"), measuring():
+            call()
+    assert choices() == {}
 
 
 def test_the_compilers_first_error_is_what_is_shown() -> None:

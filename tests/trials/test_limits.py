@@ -4,13 +4,9 @@ import pytest
 from pydantic import ValidationError
 
 from mlx_autoresearch.config.settings import Config, TrainConfig
-from mlx_autoresearch.machine import system
 from mlx_autoresearch.research.settings import SearchConfig
 from mlx_autoresearch.trials import limits
 from mlx_autoresearch.trials.limits import Limits, default_memory_mb
-from tests.support.mac import DEFAULT, MODELS
-
-DEFAULT_MAC = MODELS[DEFAULT]
 
 
 def test_a_training_that_does_not_score_has_no_time_for_it() -> None:
@@ -33,11 +29,4 @@ def test_a_search_has_the_same_limits_as_a_trial() -> None:
 
 def test_the_default_counts_what_a_container_allows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "usable_memory", lambda: 10 * 2**30)
-    monkeypatch.setattr(system, "name", lambda: "linux")
     assert default_memory_mb() == pytest.approx(8 * 2**10)
-
-
-@pytest.mark.usefixtures("mac")
-def test_on_a_mac_the_default_is_a_share_of_what_metal_recommends() -> None:
-    """Its GPU shares the memory, so a limit by all of it never holds."""
-    assert default_memory_mb() == pytest.approx(0.8 * DEFAULT_MAC.recommended * DEFAULT_MAC.memory * 2**10, rel=1e-6)

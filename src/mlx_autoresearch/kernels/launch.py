@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import mlx.core as mx
 
+from mlx_autoresearch.errors import raise_interruption
 from mlx_autoresearch.plain_text import one_line
 from mlx_autoresearch.simulator import Kernel, KernelFault, run
 
@@ -74,6 +75,7 @@ def try_out(launched: Launched) -> None:
     try:
         mx.eval(launch(name, language, arrays, **dict(sizes)))
     except (RuntimeError, ValueError) as error:
+        raise_interruption(error)
         raise BrokenKernel(f"{name} on {language}: {first_error(error)}") from error
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import mlx.core as mx
 
+from mlx_autoresearch.errors import raise_interruption
 from mlx_autoresearch.plain_text import one_line
 
 from .alternatives import Alternatives, random_like
@@ -119,6 +120,7 @@ def _measure(call: Callable[[], list[mx.array]]) -> Measurement:
             spent += took
             seconds = min(seconds, took / calls)
     except (RuntimeError, ValueError) as error:  # a kernel that does not compile or take these shapes; no memory left
+        raise_interruption(error)
         return Measurement(failure=one_line(str(error), _LONGEST))
     finally:
         mx.clear_cache()
@@ -158,6 +160,7 @@ def _checked(
             error = _relative_error(ours, right) / allowed
             worst = max(worst, error if error == error else float("inf"))
     except (RuntimeError, ValueError) as error:
+        raise_interruption(error)
         return replace(measured, failure=f"it could not be checked: {one_line(str(error), _LONGEST)}")
     return replace(measured, error=worst, failure=None if worst <= 1 else "its results are wrong")
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import mlx.core as mx
 import numpy as np
 
-from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.errors import UserError, raise_interruption
 from mlx_autoresearch.machine import device
 from mlx_autoresearch.plain_text import one_line
 from mlx_autoresearch.simulator import Finding, lint, run
@@ -231,7 +231,8 @@ def require_gpu(language: Literal["metal", "cuda"]) -> None:
 def verify_on_gpu(file: KernelFile, language: Literal["metal", "cuda"], shapes: Iterable[Sizes] = ()) -> KernelReport:
     """Runs the same cases on this machine's GPU and compares with the same definition.
 
-    A case that does not compile or cannot be launched is a finding. Raises UserError where there is no such GPU.
+    A case that does not compile or cannot be launched is a finding. Raises UserError where there is no such GPU, and
+    GPUInterrupted where macOS stops the work.
     """
     require_gpu(language)
     report = KernelReport(file.name, [])
@@ -243,6 +244,7 @@ def verify_on_gpu(file: KernelFile, language: Literal["metal", "cuda"], shapes: 
             outputs = run_on_gpu(file.kernel, language, [array for array, _ in given], call)
             mx.eval(outputs)
         except (RuntimeError, ValueError) as broken:
+            raise_interruption(broken)
             findings, error = [Finding("launch-error", first_error(broken), file.kernel.source_file)], 0.0
         else:
             findings, error = compare(file, call, outputs, [exact for _, exact in given])

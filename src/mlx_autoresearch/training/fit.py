@@ -77,7 +77,7 @@ def _refusal(config: Config, parameters: dict[str, int], itemsize: int) -> UserE
             f"training needs about {_gib(needed)} of memory, more than {than}, {_gib(limits.recommended)}"
         )
     name, work = longest_dispatch(config)
-    if backend == "metal" and work > LONGEST_DISPATCH and not os.environ.get(_RELAXED):
+    if backend == "metal" and work > LONGEST_DISPATCH and os.environ.get(_RELAXED) != "1":
         return UserError(
             f"{name} is {work / 1e12:.2f} TFLOP in one piece, and macOS may stop a GPU that works long at once "
             f"(allowed: {LONGEST_DISPATCH / 1e12}, or any with {_RELAXED}=1)"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pydantic import Field
 
 from mlx_autoresearch.config.settings import Config, Section
-from mlx_autoresearch.machine import system
 from mlx_autoresearch.machine.memory import usable_memory
 
 # A training by time may take a little longer than its budget: its last step ends late, and its clock is not ours.
@@ -34,10 +33,7 @@ class Limits(Section):
 def default_memory_mb() -> float:
     """MiB that a trial may take where its settings do not say: 80% of what this machine, or its container, may use.
 
-    On a Mac, whose GPU shares the memory, 80% of the working set that Metal recommends: beyond it everything swaps.
+    On a Mac that is more than Metal recommends, within which a training's arrays must fit: a process's footprint also
+    counts Python, and the arrays that MLX keeps for later.
     """
-    if system.is_macos():
-        from mlx_autoresearch.machine.device import memory_limits  # imports mlx.core
-
-        return _MEMORY_SHARE * memory_limits().recommended / 2**20
     return _MEMORY_SHARE * usable_memory() / 2**20

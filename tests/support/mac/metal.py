@@ -15,8 +15,8 @@ from mlx_autoresearch.machine import device
 from .errors import COMPILE
 
 
-def fake_metal(monkeypatch: pytest.MonkeyPatch, broken: Iterable[str]) -> None:
-    """In this test custom kernels run on "Metal"; those whose names are in `broken` do not compile."""
+def fake_metal(monkeypatch: pytest.MonkeyPatch, broken: Iterable[str], error: str = COMPILE) -> None:
+    """In this test custom kernels run on "Metal"; those whose names are in `broken` fail, by default to compile."""
     results: list[mx.array] = []  # of broken kernels, kept so that no other array gets their addresses
     evaluate = mx.eval
 
@@ -32,7 +32,7 @@ def fake_metal(monkeypatch: pytest.MonkeyPatch, broken: Iterable[str]) -> None:
     def evaluated(*arrays: Any) -> None:
         wanted = {id(array) for _, array in tree_flatten(arrays)}  # type: ignore[union-attr]
         if wanted & {id(array) for array in results}:
-            raise RuntimeError(COMPILE)
+            raise RuntimeError(error)
         evaluate(*arrays)
 
     monkeypatch.setattr(mx.fast, "metal_kernel", metal_kernel)
