@@ -26,18 +26,25 @@ from mlx_autoresearch.simulator.signature import ATTRIBUTES, SMALL, Input, Signa
 
 VERSIONS = ("metal3.1", "metal3.2", "metal4.0")
 COMPILER = ["xcrun", "-sdk", "macosx", "metal"]
+PREAMBLE = '#include "mlx/backend/metal/kernels/utils.h"\n'
+
+
+def include_folders() -> list[Path]:
+    """Where MLX's wheel keeps the headers of its own kernels."""
+    spec = find_spec("mlx")
+    return [Path(folder, "include") for folder in (spec and spec.submodule_search_locations) or []]
 
 
 def compile_source(source: str, version: str) -> str | None:
     """What Apple's compiler says first against a source; None where it compiles. Raises UserError without `xcrun`."""
     if shutil.which("xcrun") is None:
         raise UserError("xcrun is missing: this needs a Mac with Xcode")
-    spec = find_spec("mlx")
-    folders = [f"-I{folder}/include" for folder in (spec and spec.submodule_search_locations) or []]
+    # MLX compiles kernels in Metal's safe mode of arithmetic.
+    options = [f"-std={version}", "-fno-fast-math", *(f"-I{folder}" for folder in include_folders())]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "kernel.metal")
         path.write_text(source, encoding="utf-8")
-        command = [*COMPILER, f"-std={version}", *folders, "-c", str(path), "-o", f"{path}.air"]
+        command = [*COMPILER, *options, "-c", str(path), "-o", f"{path}.air"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return None
@@ -71,7 +78,7 @@ def metal_source(file: KernelFile, signature: Signature) -> str:
     if template:
         instance = f"{name}<{signature.template_arguments}>"
         function += f'template [[host_name("{name}")]] [[kernel]] decltype({instance}) {instance};\n'
-    return f'#include "mlx/backend/metal/kernels/utils.h"\n{file.kernel.header}\n{function}'
+    return f"{PREAMBLE}{file.kernel.header}\n{function}"
 
 
 def main() -> int:
