@@ -27,7 +27,7 @@ FLOORS = (
     {"config"},
     {"data"},
     {"machine"},
-    {"plain_text"},
+    {"plain_text", "methods"},
     {"errors"},
 )
 

@@ -18,6 +18,7 @@ from filelock import FileLock
 from mlx_autoresearch.cli import app as cli
 from mlx_autoresearch.config import load
 from mlx_autoresearch.config.load import load_config
+from mlx_autoresearch.data.parts import HELD_OUT
 from mlx_autoresearch.data.prepared import open_prepared
 from mlx_autoresearch.errors import OUT_OF_MEMORY, RunFailed, UserError
 from mlx_autoresearch.machine.paths import cache_dir
@@ -242,7 +243,8 @@ def test_prepare_says_the_sizes_once(call: Command, experiment: Path):
     result = call("prepare", experiment, "data.vocab_size=272")
     config = load_config(experiment, ["data.vocab_size=272"])
     data = open_prepared(config.data.source, vocab_size=272, cache_dir=cache_dir())
-    lengths = [f"{data.manifest.splits[split].bytes_per_token:.3f} bytes per token" for split in ("train", "val")]
+    parts = [split for name, split in data.manifest.splits.items() if name in ("train", *HELD_OUT)]
+    lengths = [f"{part.bytes_per_token:.3f} bytes per token" for part in parts]
     said = [line.rpartition(", ")[2] for line in (result.out + result.err).splitlines() if "documents" in line]
     assert said == lengths
 

@@ -7,15 +7,15 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
+from mlx_autoresearch.data import arrange, parts, progress
 from mlx_autoresearch.data import prepare as prepare_module
-from mlx_autoresearch.data import progress
 from mlx_autoresearch.data.packing import PackedBatches
 from mlx_autoresearch.data.prepare import prepare
 from mlx_autoresearch.data.prepared import PreparedData, open_prepared
@@ -76,12 +76,22 @@ def no_reads_yet() -> None:
     Counted.calls.clear()
 
 
-def texts(prepared: PreparedData, split: Split) -> list[str]:
-    shards = prepared.split(split)
-    bounds = zip(shards.offsets[:-1], shards.offsets[1:], strict=True)
-    documents = [shards.tokens[start:end] for start, end in bounds]
+def texts(prepared: PreparedData, part: parts.Part) -> list[str]:
+    if part not in prepared.manifest.splits:
+        return []
+    shards = prepared.split(part)
+    return decoded(prepared, shards.tokens, shards.offsets)
+
+
+def decoded(prepared: PreparedData, tokens: np.ndarray, offsets: np.ndarray) -> list[str]:
+    documents = [tokens[start:end] for start, end in pairwise(offsets)]
     assert all(document[0] == prepared.tokenizer.bos_id for document in documents)
     return [prepared.tokenizer.decode(document) for document in documents]
+
+
+def held_out(prepared: PreparedData) -> list[str]:
+    """The documents of all parts but the training text."""
+    return [text for part in parts.HELD_OUT for text in texts(prepared, part)]
 
 
 def nothing_is_left(cache: Path) -> bool:
@@ -96,7 +106,8 @@ def test_every_document_is_there_and_decodes_to_itself(tmp_path: Path) -> None:
     source = Fake()
     prepared = make(source, tmp_path)
     assert sorted(texts(prepared, "train")) == sorted(source.train)
-    assert sorted(texts(prepared, "val")) == sorted(source.val)
+    assert sorted(held_out(prepared)) == sorted(source.val)
+    assert sorted(decoded(prepared, *prepared.held_out())) == sorted(source.val)
     prepared.verify()
 
 
@@ -105,7 +116,7 @@ def test_manifest_tells_what_was_made_of_what(tmp_path: Path) -> None:
     manifest = make(source, tmp_path).manifest
     assert manifest.source == source.model_dump(mode="json")
     assert manifest.vocab_size == VOCAB
-    assert manifest.splits["val"].documents == len(source.val)
+    assert [manifest.splits[part].documents for part in parts.HELD_OUT] == [6, 3, 3]
     assert manifest.splits["train"].bytes == sum(len(text.encode()) for text in source.train)
     assert manifest.val_sha256 == manifest.splits["val"].files["val.bin"].sha256
     assert {"python", "numpy", "tokenizers"} <= set(manifest.versions)
@@ -143,20 +154,35 @@ def test_the_same_text_gives_the_same_bytes_anywhere(tmp_path: Path, monkeypatch
 def test_documents_in_both_splits_leave_validation(tmp_path: Path) -> None:
     source = Fake(val=(Fake().train[3], "only here", Fake().train[7], "only here", "and here"))
     prepared = make(source, tmp_path)
-    assert sorted(texts(prepared, "val")) == ["and here", "only here", "only here"]
+    assert sorted(held_out(prepared)) == ["and here", "only here"]
     assert len(texts(prepared, "train")) == len(source.train)
-    assert prepared.manifest.val_duplicates_dropped == 2
+    assert (prepared.manifest.duplicates_dropped, prepared.manifest.resembling_dropped) == (2, 1)
+    assert sorted(decoded(prepared, *prepared.held_out())) == sorted(source.val)  # the reference validates on all
+
+
+def test_what_is_left_out_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prepare(Fake(val=(Fake().train[3], "here", "here", "and here")), vocab_size=VOCAB, cache_dir=tmp_path)
+    said = capsys.readouterr().err
+    assert "held out: 1 more documents left out, because they are in train too, and 1 that resemble one" in said
+
+
+def test_a_part_that_the_text_is_too_little_for_is_said_when_it_is_asked_for(tmp_path: Path) -> None:
+    prepared = make(Fake(val=("only this",)), tmp_path)
+    assert texts(prepared, "val") == ["only this"]
+    for part in ("confirmation", "holdout"):
+        with pytest.raises(UserError, match=f"too little for a part called {part}: give the source more text"):
+            prepared.split(part)
 
 
 def test_sources_in_order_are_shuffled_and_shuffled_ones_are_not(tmp_path: Path) -> None:
     source = Fake()
     prepared = make(source, tmp_path)
     assert texts(prepared, "train") != list(source.train)
-    assert texts(prepared, "val") != list(source.val)
+    assert decoded(prepared, *prepared.held_out()) != list(source.val)
     source = Fake(in_random_order=True)
     prepared = make(source, tmp_path)
     assert texts(prepared, "train") == list(source.train)
-    assert texts(prepared, "val") == list(source.val)
+    assert decoded(prepared, *prepared.held_out()) == list(source.val)
 
 
 @pytest.mark.parametrize(
@@ -268,12 +294,12 @@ def test_the_files_are_listed_once_a_look_and_read_no_more_often_than_needed(tmp
 
 
 def test_a_validation_document_that_gets_back_in_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def all_of_it(raw: TokenShards, order: np.ndarray, *rest: Any, **options: Any) -> TokenShards:
-        return rearrange(raw, np.arange(raw.info.documents), *rest, **options)
+    def all_of_it(raw: TokenShards, order: np.ndarray, *rest: Any) -> TokenShards:
+        return rearranged(raw, np.arange(raw.info.documents), *rest)
 
-    rearrange = prepare_module._rearrange  # a mistake that no text can provoke must be planted
-    monkeypatch.setattr(prepare_module, "_rearrange", all_of_it)
-    with pytest.raises(RuntimeError, match="a validation document is in the training split"):
+    rearranged = arrange._rearranged  # a mistake that no text can provoke must be planted
+    monkeypatch.setattr(arrange, "_rearranged", all_of_it)
+    with pytest.raises(RuntimeError, match="a document of val is in the training split"):
         make(Fake(val=(Fake().train[3], "only here")), tmp_path)
     assert nothing_is_left(tmp_path)
 
@@ -378,7 +404,7 @@ def test_lines_tell_what_happens_where_there_is_no_terminal(
 
 def test_from_text_files_to_batches(tmp_path: Path, text_folder: Path) -> None:
     prepared = make(Text(paths=[str(text_folder)], val_fraction=0.2), tmp_path / "cache")
-    assert set(texts(prepared, "train")).isdisjoint(texts(prepared, "val"))
+    assert set(texts(prepared, "train")).isdisjoint(held_out(prepared))
     shards = prepared.split("train")
     for batch in islice(PackedBatches(shards.tokens, shards.offsets, batch_size=2, sequence_len=16), 30):
         assert (batch.inputs[:, 0] == prepared.tokenizer.bos_id).all()

@@ -10,6 +10,7 @@ import pytest
 
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.ledger.ledger import Ledger
+from mlx_autoresearch.methods import CURRENT, FIRST
 from tests.support.mac import file_control
 from tests.support.records import RECORD, TRIAL
 
@@ -26,6 +27,17 @@ def test_records_come_back_as_they_were(ledger: Ledger) -> None:
     ledger.append(second)
     assert Ledger(ledger.path).records() == [RECORD, second]
     assert ledger.best() == RECORD
+
+
+def test_records_from_before_methods_were_recorded_have_the_first(ledger: Ledger) -> None:
+    ledger.append(RECORD)
+    values = json.loads(ledger.path.read_text())
+    assert values["methods"] == asdict(CURRENT)
+    ledger.path.write_text(json.dumps({key: value for key, value in values.items() if key != "methods"}) + "\n")
+    assert Ledger(ledger.path).records() == [replace(RECORD, methods=FIRST)]
+    ledger.path.write_text(json.dumps(values | {"methods": {"other": 1}}) + "\n")
+    with pytest.raises(UserError, match="is not a record of this version"):
+        Ledger(ledger.path).records()
 
 
 @pytest.mark.parametrize("cut", [1, 40, -2, -1])

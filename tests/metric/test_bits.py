@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -12,7 +13,7 @@ import pytest
 from mlx_autoresearch.data.packing import PackedBatches
 from mlx_autoresearch.errors import MetricRefused
 from mlx_autoresearch.metric import bits as module
-from mlx_autoresearch.metric.bits import evaluate_bpb, scored_rows
+from mlx_autoresearch.metric.bits import evaluate_bpb
 from tests.support.arrays import normal
 
 V, T = 12, 8
@@ -43,22 +44,49 @@ def score(model, eval_tokens: int = 10 * T, **changes):
     return evaluate_bpb(model, tokens, offsets, TOKEN_BYTES, eval_tokens=eval_tokens, sequence_len=T, **changes)
 
 
+def nats_by_hand(table: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.log(np.exp(table[x]).sum(-1)) - table[x, y]
+
+
 def test_bits_and_bytes_are_counted_as_defined() -> None:
+    """With rows as long as any document, each is read whole: what it costs does not depend on the packing."""
     table = np.random.default_rng(1).standard_normal((V, V)) * 2
-    got = score(Table(table))
     tokens, offsets = documents()
-    packed = PackedBatches(tokens, offsets, batch_size=1, sequence_len=T)
-    nats = n_bytes = n_tokens = 0
-    for _ in range(10):
-        row = next(packed)
-        for x, y in zip(row.inputs[0], row.targets[0], strict=True):
-            if TOKEN_BYTES[y]:
-                nats += np.log(np.exp(table[x]).sum()) - table[x, y]
-                n_bytes += TOKEN_BYTES[y]
-                n_tokens += 1
-    assert (got.bytes, got.tokens) == (n_bytes, n_tokens)
+    got = evaluate_bpb(Table(table), tokens, offsets, TOKEN_BYTES, eval_tokens=10**9, sequence_len=len(tokens))
+    x, y = tokens[:-1], tokens[1:]
+    counted = TOKEN_BYTES[y] > 0
+    nats = nats_by_hand(table, x, y)[counted].sum()
+    assert (got.bytes, got.tokens) == (TOKEN_BYTES[tokens].sum(), len(tokens) - len(offsets) + 1)
+    assert got.share == 1
     assert got.nats == pytest.approx(nats, rel=1e-6)
-    assert got.val_bpb == pytest.approx(nats / math.log(2) / n_bytes, rel=1e-6)
+    assert got.val_bpb == pytest.approx(nats / math.log(2) / got.bytes, rel=1e-6)
+
+
+@pytest.mark.parametrize("sequence_len", [1, 2, 3, 8, 200])
+def test_all_bytes_are_scored_whatever_the_row_length(sequence_len: int) -> None:
+    tokens, offsets = documents()
+    got = evaluate_bpb(
+        Table(np.zeros((V, V))), tokens, offsets, TOKEN_BYTES, eval_tokens=10**9, sequence_len=sequence_len
+    )
+    assert (got.bytes, got.tokens, got.share) == (TOKEN_BYTES[tokens].sum(), (tokens > 0).sum(), 1.0)
+
+
+def test_a_sample_says_its_share() -> None:
+    tokens, _ = documents()
+    got = score(Table(np.zeros((V, V))), eval_tokens=100)
+    assert 90 <= got.tokens <= 100
+    assert got.share == got.tokens / (tokens > 0).sum()
+
+
+def test_what_is_scored_does_not_depend_on_the_row_length() -> None:
+    tokens, offsets = documents(300)
+    model, asked = Table(np.zeros((V, V))), {"eval_tokens": 500}
+    scored = {
+        (bpb.bytes, bpb.tokens)
+        for n in (1, 5, 64)
+        for bpb in [evaluate_bpb(model, tokens, offsets, TOKEN_BYTES, sequence_len=n, **asked)]
+    }
+    assert len(scored) == 1
 
 
 def test_a_uniform_guess_costs_log2_v_a_token() -> None:
@@ -66,11 +94,19 @@ def test_a_uniform_guess_costs_log2_v_a_token() -> None:
     assert got.nats == pytest.approx(got.tokens * math.log(V), rel=1e-6)
 
 
-def test_the_reference_count_is_offered_beside_the_true_one() -> None:
+def test_the_references_rows_and_bytes_are_scored_on_demand() -> None:
+    table = np.random.default_rng(1).standard_normal((V, V)) * 2
     reference = np.where(TOKEN_BYTES > 0, 3, 0)
-    got = score(Table(np.zeros((V, V))), reference_token_bytes=reference)
-    assert got.reference_bpb == pytest.approx(got.nats / math.log(2) / (3 * got.tokens))
-    assert got.val_bpb == pytest.approx(got.nats / math.log(2) / got.bytes)
+    got = score(Table(table), reference_token_bytes=reference)
+    tokens, offsets = documents()
+    packed = PackedBatches(tokens, offsets, batch_size=1, sequence_len=T)
+    nats = n_tokens = 0
+    for _ in range(10):
+        x, y = (ids[0] for ids in next(packed)[:2])
+        nats += nats_by_hand(table, x, y)[reference[y] > 0].sum()
+        n_tokens += (reference[y] > 0).sum()
+    assert got.reference_bpb == pytest.approx(nats / math.log(2) / (3 * n_tokens), rel=1e-6)
+    assert replace(got, reference_bpb=None) == score(Table(table))  # which asks for val_bpb alone
 
 
 def test_chunks_and_batches_do_not_change_the_digits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,13 +213,6 @@ def test_no_text_to_score_is_said() -> None:
 def test_large_logits_do_not_overflow() -> None:
     table = np.array(normal((V, V), 4)) * 1e4
     assert math.isfinite(score(Table(table)).val_bpb)
-
-
-@pytest.mark.parametrize(
-    ("tokens", "eval_tokens", "rows"), [(1000, 100, 12), (100, 1000, 12), (100, 4, 1), (4, 100, 1), (17, 16, 2)]
-)
-def test_as_many_whole_rows_are_scored_as_are_asked_for_and_there(tokens: int, eval_tokens: int, rows: int) -> None:
-    assert scored_rows(tokens, eval_tokens=eval_tokens, sequence_len=T) == rows
 
 
 def test_a_recipe_with_another_exp_is_scored_with_the_same_digits() -> None:

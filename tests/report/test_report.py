@@ -20,6 +20,7 @@ from matplotlib.text import Annotation
 
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.ledger.ledger import Ledger
+from mlx_autoresearch.methods import FIRST
 from mlx_autoresearch.report import figures
 from mlx_autoresearch.report.history import History
 from mlx_autoresearch.report.page import page
@@ -203,6 +204,12 @@ class TestPage:
     def test_a_folder_without_a_ledger_is_one_line(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="has no ledger"):
             write(tmp_path)
+
+    def test_numbers_of_another_metric_are_marked(self, tmp_path: Path) -> None:
+        assert "Measured with" not in write(write_research(tmp_path / "new", experiments=3, kept=1))[1].read_text()
+        (tmp_path / "old").mkdir()
+        Ledger(tmp_path / "old" / "ledger.jsonl").append(record(0, {42: 3.0}, methods=FIRST))
+        assert "Measured with version 1 of the metric (now 2)" in write(tmp_path / "old")[1].read_text()
 
     def test_the_holdout_is_shown_where_it_was_scored(self, tmp_path: Path) -> None:
         home = write_research(tmp_path / "h", experiments=4, kept=1)

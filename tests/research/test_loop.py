@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ from mlx_autoresearch.errors import RunFailed, UserError
 from mlx_autoresearch.ledger.ledger import Record, Trial
 from mlx_autoresearch.ledger.noise import Noise
 from mlx_autoresearch.machine.paths import cache_dir
+from mlx_autoresearch.methods import FIRST
 from mlx_autoresearch.report.history import History
 from mlx_autoresearch.research.champion import Champion
 from mlx_autoresearch.research.home import Search
+from mlx_autoresearch.research.status import status_text
 from mlx_autoresearch.trials.trial import TrialFailed
 from tests.support.laboratory import Quiet, free_trial, git, make_search, run_search
 
@@ -39,6 +41,17 @@ def run(repository: Path, tiny: Config, steps: list[dict[str, Any]], **settings:
 
 def experiments(search: Search) -> list[Record]:
     return [r for r in search.ledger.records() if r.event == "experiment"]
+
+
+def test_a_search_of_another_metric_is_looked_at_and_not_resumed(repository: Path, tiny: Config) -> None:
+    search = run(repository, tiny, [lr(0.02)])
+    ledger = search.home / "ledger.jsonl"
+    assert "measured_with" not in status_text(search.home)
+    old = [json.loads(line) | {"methods": asdict(FIRST)} for line in ledger.read_text().splitlines()]
+    ledger.write_text("".join(json.dumps(values) + "\n" for values in old))
+    with pytest.raises(UserError, match=r"the search \S+ was begun with version 1 of the metric \(now 2\)"):
+        Search.open(search.home)
+    assert "version 1 of the metric (now 2): not comparable with new results" in status_text(search.home)
 
 
 def test_what_helps_is_kept_and_what_does_not_is_discarded(repository: Path, tiny: Config) -> None:

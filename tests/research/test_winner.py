@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.data.tokenizer import Tokenizer
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.ledger.ledger import Trial
+from mlx_autoresearch.methods import FIRST
+from mlx_autoresearch.metric.score import score
 from mlx_autoresearch.recipe.model import GPT
 from mlx_autoresearch.research import winner_model
 from mlx_autoresearch.research.home import Search
@@ -108,7 +111,7 @@ def test_the_holdout_is_scored_with_the_arithmetic_of_validation(
     with winner_model.model_of(winner, run, winner.record) as model:
         assert isinstance(model, GPT)
         assert model.kernels == "mlx"
-    monkeypatch.setattr(winner_model, "holdout_documents", lambda tokens, offsets, **_: (tokens, offsets))
+    monkeypatch.setattr(winner_model, "measure_holdout", score)
     summary = json.loads((run.path / "summary.json").read_text())
     assert winner_model.score_holdout(winner)["best_holdout_bpb"] == summary["val_bpb"]
 
@@ -194,6 +197,14 @@ def test_changed_code_is_exported_and_runs_in_a_process_of_its_own(
     exported = tmp_path / "out" / "code" / "src" / "mlx_autoresearch" / "recipe" / "schedule.py"
     assert exported.read_text().startswith("# changed\n")
     assert winner_model.sample(winner, "ab", tokens=2, temperature=0, seed=0).startswith("ab")
+
+
+def test_a_winner_of_another_metric_is_not_compared_with_its_holdout(repository: Path, tiny: Config) -> None:
+    winner = Winner.of(finished(repository, tiny, run=better))
+    old = replace(winner, record=replace(winner.record, methods=FIRST))
+    with pytest.raises(UserError, match=r"begun with version 1 of the metric \(now 2\)"):
+        winner_model.score_holdout(old)
+    assert not (winner.home / "holdout.json").exists()
 
 
 def test_without_a_winner_or_its_checkpoint_it_says_so(repository: Path, tiny: Config, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from optuna.trial import TrialState
 
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.ledger.ledger import Ledger
+from mlx_autoresearch.methods import CURRENT
 from mlx_autoresearch.sweep.sweep import open_sweep
 from tests.support.sweeps import Sweeper, rows, run_sweep, start_worker
 
@@ -27,6 +29,16 @@ def test_another_sweep_of_the_same_name_is_refused(file: Sweeper, base: Path) ->
         run_sweep(file(space={"optimizer.matrix_lr": [0.01, 0.1]}))
     with pytest.raises(UserError, match="another seeds"):
         run_sweep(file(seeds=[5]))
+
+
+@pytest.mark.parametrize("methods", [None, {"metric": 1}])
+def test_a_sweep_of_another_metric_is_refused(file: Sweeper, methods: dict[str, int] | None) -> None:
+    home = run_sweep(file()).home
+    queue = open_sweep(file(), home=home)
+    assert queue.study.user_attrs["methods"] == asdict(CURRENT)
+    queue.study.set_user_attr("methods", methods)
+    with pytest.raises(UserError, match=r"begun with version 1 of the metric \(now 2\)"):
+        open_sweep(file(), home=home)
 
 
 @pytest.mark.parametrize("storage", [False, True])

@@ -41,7 +41,7 @@ def test_a_run_is_scored_as_its_checkpoint_is_by_anybody(corpus: Path, tmp_path:
     config = make_config(corpus)
     run, summary = train(config, tmp_path)
     bpb = score(trained_model(run), config, open_data(config))
-    assert scores(bpb) == {key: summary[key] for key in ("val_bpb", "val_bpb_reference_bytes", "eval_tokens")}
+    assert scores(bpb) == {key: summary[key] for key in ("val_bpb", "eval_tokens", "eval_share")}
 
 
 def test_a_training_that_is_not_scored_says_so(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,6 +59,6 @@ def test_a_training_that_is_not_scored_says_so(corpus: Path, tmp_path: Path, mon
     monkeypatch.setattr(scoring, "score", None)  # it must not be called
     reporter = Ended(io.StringIO())
     summary = train_in(tmp_path / "run", make_config(corpus), score=False, reporter=reporter)
-    assert [summary[key] for key in ("val_bpb", "val_bpb_reference_bytes", "eval_tokens")] == [None] * 3
+    assert [summary[key] for key in ("val_bpb", "eval_tokens", "eval_share")] == [None] * 3
     assert reporter.ends == 1
     assert "evaluating" not in reporter.stream.getvalue()  # type: ignore[attr-defined]

@@ -4,6 +4,7 @@ import io
 import json
 import math
 import signal
+from dataclasses import asdict
 from pathlib import Path
 
 import mlx.core as mx
@@ -11,6 +12,7 @@ import pytest
 
 from mlx_autoresearch.config.load import validate_config
 from mlx_autoresearch.errors import LossExploded, OutOfMemory, UserError
+from mlx_autoresearch.methods import CURRENT
 from mlx_autoresearch.recipe import interface
 from mlx_autoresearch.training import fit, setup, trainer
 from mlx_autoresearch.training.data import open_data
@@ -124,6 +126,35 @@ def test_other_validation_data_is_refused(corpus: Path, tmp_path: Path) -> None:
     for action in (trainer.evaluate_run, trainer.resume):
         with pytest.raises(UserError, match="validation data has changed"):
             action(run.path)
+
+
+def test_a_run_of_another_metric_or_packing_is_refused_in_one_line(corpus: Path, tmp_path: Path) -> None:
+    """Runs from before methods were recorded have the first ones."""
+    run, _ = train(make_config(corpus), tmp_path)
+    info = json.loads((run.path / "run.json").read_text())
+    assert info["methods"] == asdict(CURRENT)
+    for methods in (None, {"metric": CURRENT.metric + 1}):
+        (run.path / "run.json").write_text(json.dumps(info | {"methods": methods}))
+        for action in (trainer.evaluate_run, trainer.resume):
+            with pytest.raises(UserError, match=r"was begun with version [13] of the metric \(now 2\)") as refused:
+                action(run.path)
+            assert "\n" not in str(refused.value)
+    (run.path / "run.json").write_text(json.dumps(info | {"methods": {"packing": 0}}))
+    with pytest.raises(UserError, match="version 0 of the packing"):
+        trainer.resume(run.path)
+    assert trainer.evaluate_run(run.path).val_bpb > 0  # which does not depend on the packing
+    (run.path / "run.json").write_text(json.dumps(info | {"methods": {"tokens": 3}}))
+    with pytest.raises(UserError, match=r"run\.json is damaged"):
+        trainer.evaluate_run(run.path)
+
+
+def test_the_references_figure_is_measured_when_it_is_asked_for(corpus: Path, tmp_path: Path) -> None:
+    run, summary = train(make_config(corpus), tmp_path)
+    assert trainer.evaluate_run(run.path).reference_bpb is None
+    bpb = trainer.evaluate_run(run.path, reference=True)
+    assert bpb.val_bpb == summary["val_bpb"]
+    assert bpb.reference_bpb is not None
+    assert 0.5 < bpb.reference_bpb / bpb.val_bpb < 2
 
 
 def test_damaged_tokens_are_refused(corpus: Path, tmp_path: Path) -> None:

@@ -25,15 +25,18 @@ def prepare(settings: Settings = None) -> None:
     """
     config = _config(settings)
     with uninterrupted():
+        from mlx_autoresearch.data.parts import HELD_OUT
         from mlx_autoresearch.data.prepare import prepare as prepare_data
         from mlx_autoresearch.machine.paths import cache_dir
 
     data = prepare_data(config.data.source, vocab_size=config.data.vocab_size, cache_dir=cache_dir())
-    train, val = data.manifest.splits["train"], data.manifest.splits["val"]
     typer.echo(f"data ready: {data.path}")
-    for name, split in (("train", train), ("val", val)):
+    for name in ("train", *HELD_OUT):
+        if (split := data.manifest.splits.get(name)) is None:
+            typer.echo(f"{name + ':':<14}none: the held-out text is too little")
+            continue
         typer.echo(
-            f"{name + ':':<7}{split.documents:,} documents, {split.tokens:,} tokens, {split.bytes:,} bytes, "
+            f"{name + ':':<14}{split.documents:,} documents, {split.tokens:,} tokens, {split.bytes:,} bytes, "
             f"{split.bytes_per_token:.3f} bytes per token"
         )
     typer.echo(f"val_sha256: {data.manifest.val_sha256}")
@@ -67,7 +70,12 @@ def train(
         trainer.train(config, runs=runs, name=Path(path).stem if path else "train")
 
 
-def evaluate(run: Annotated[str, typer.Argument(metavar="RUN", help="a run folder")]) -> None:
+def evaluate(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="a run folder")],
+    reference: Annotated[
+        bool, typer.Option("--reference", help="also measure as karpathy/autoresearch does, for published figures")
+    ] = False,
+) -> None:
     """Repeat a run's final evaluation from its checkpoint."""
     with uninterrupted():
         from mlx_autoresearch.machine.blas import require_mlx
@@ -75,10 +83,12 @@ def evaluate(run: Annotated[str, typer.Argument(metavar="RUN", help="a run folde
         require_mlx()
         from mlx_autoresearch.training.trainer import evaluate_run
 
-    bpb = evaluate_run(run)
+    bpb = evaluate_run(run, reference=reference)
     typer.echo(f"val_bpb: {bpb.val_bpb:.6f}")
-    typer.echo(f"val_bpb_reference_bytes: {bpb.reference_bpb:.6f}")
+    if bpb.reference_bpb is not None:
+        typer.echo(f"val_bpb_reference: {bpb.reference_bpb:.6f}")
     typer.echo(f"eval_tokens: {bpb.tokens}")
+    typer.echo(f"eval_share: {bpb.share:.4f}")
     typer.echo(f"eval_bytes: {bpb.bytes}")
 
 

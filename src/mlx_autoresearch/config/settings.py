@@ -168,7 +168,7 @@ class TrainConfig(Section):
 class EvaluateConfig(Section):
     """The frozen metric's size: comparable between runs only when these and the data are the same."""
 
-    eval_tokens: int = Field(default=131_072, ge=1, description="validation tokens scored")
+    eval_tokens: int = Field(default=131_072, ge=1, description="validation tokens scored, at most")
     sequence_len: int = Field(
         default=512, ge=1, le=1_048_576, description="row length of the evaluation, whatever the model's"
     )

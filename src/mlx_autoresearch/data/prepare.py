@@ -8,7 +8,6 @@ Memory stays bounded for any corpus: documents are streamed, and shuffled on dis
 from __future__ import annotations
 
 import errno
-import hashlib
 import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -24,7 +23,9 @@ from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.machine.lock import acquired
 from mlx_autoresearch.machine.versions import package_versions, python_version
 
+from .arrange import arrange
 from .prepared import (
+    ORDER,
     TOKENIZER,
     TOKENIZER_SETTINGS,
     PreparedData,
@@ -40,7 +41,6 @@ from .tokenizer import Tokenizer, check_vocab_size
 if TYPE_CHECKING:
     from .sources.base import Corpus, Source, Split
 
-SHUFFLE_SEED = 0
 _FAR = 3  # times more or less than val_fraction is said
 _DECIDING = ("numpy", "tokenizers")  # the packages that decide what a text becomes
 BATCH_CHARS = 1 << 20  # encoded at a time: `tokenizers` needs some 100 bytes a token while it works
@@ -97,7 +97,7 @@ def _write(corpus: Corpus, vocab_size: int, folder: Path, report: Report) -> Man
     train = _tokenize_split("train", corpus, tokenizer, folder / "raw", report, stage.bytes if stage.complete else None)
     val = _tokenize_split("val", corpus, tokenizer, folder / "raw", report)
     with report.stage("arranging"):
-        train, val, dropped = _arrange(train, val, folder, tokenizer, shuffle=not corpus.source.shuffled)
+        arranged = arrange(train, val, folder, tokenizer, shuffle=not corpus.source.shuffled)
         shutil.rmtree(folder / "raw")
     share, wanted = val.info.bytes / (train.info.bytes + val.info.bytes), corpus.source.share_wanted
     if wanted is not None and not wanted / _FAR < share < wanted * _FAR:
@@ -105,17 +105,21 @@ def _write(corpus: Corpus, vocab_size: int, folder: Path, report: Report) -> Man
             f"warning: {share:.1%} of the text is held out for validation, not {wanted:.1%} (val_fraction), since "
             "whole files are: give it more and smaller ones, or name those for validation (source.val_paths)"
         )
-    if dropped:
-        report.say(f"val: {dropped:,} more documents left out, because they are in train too")
+    if arranged.duplicates or arranged.resembling:
+        report.say(
+            f"held out: {arranged.duplicates:,} more documents left out, because they are in train too, and "
+            f"{arranged.resembling:,} that resemble one in train or another held-out one"
+        )
     manifest = Manifest(
         source=corpus.source.model_dump(mode="json"),
         fingerprint=corpus.fingerprint,
         vocab_size=vocab_size,
         tokenizer=TOKENIZER_SETTINGS,
-        splits={"train": train.info, "val": val.info},
-        val_duplicates_dropped=dropped,
-        val_sha256=val.sha256,
-        files={TOKENIZER: file_info(folder / TOKENIZER)},
+        splits={part: shards.info for part, shards in arranged.parts.items()},
+        duplicates_dropped=arranged.duplicates,
+        resembling_dropped=arranged.resembling,
+        val_sha256=arranged.parts["val"].sha256,
+        files={name: file_info(folder / name) for name in (TOKENIZER, ORDER)},
         versions={"python": python_version()} | package_versions(_DECIDING),
     )
     manifest.save(folder)
@@ -160,52 +164,6 @@ def _batches(documents: Iterable[str]) -> Iterator[list[str]]:
             batch, chars = [], 0
     if batch:
         yield batch
-
-
-def _arrange(
-    train: TokenShards, val: TokenShards, folder: Path, tokenizer: Tokenizer, *, shuffle: bool
-) -> tuple[TokenShards, TokenShards, int]:
-    """Both splits in their final order, and how many validation documents were left out, as training has them too.
-
-    Raises UserError when no validation document is left.
-    """
-    digests = list(_digests(val))
-    shared = set(digests).intersection(_digests(train))
-    kept = np.flatnonzero([digest not in shared for digest in digests])
-    if not len(kept):
-        raise UserError(
-            f"each of the {len(digests):,} validation documents is in the training text too: "
-            "give the source other text or a larger val_fraction"
-        )
-    train = _rearrange(train, np.arange(train.info.documents), folder, tokenizer, shuffle=shuffle)
-    val = _rearrange(val, kept, folder, tokenizer, shuffle=shuffle)
-    if not shared.isdisjoint(_digests(val)):  # of what was written; train holds the same documents as before
-        raise RuntimeError("a validation document is in the training split")
-    return train, val, len(digests) - len(kept)
-
-
-def _digests(shards: TokenShards) -> Iterator[bytes]:
-    """A hash of each document's tokens, which are equal exactly where the texts are."""
-    tokens = np.asarray(shards.tokens)  # slices of a memmap are slow to make
-    start = 0
-    for end in shards.offsets[1:].tolist():
-        yield hashlib.blake2b(tokens[start:end].data, digest_size=16).digest()
-        start = end
-
-
-def _rearrange(
-    raw: TokenShards, order: np.ndarray, folder: Path, tokenizer: Tokenizer, *, shuffle: bool
-) -> TokenShards:
-    """Writes the documents whose indices are in `order`, in that order or shuffled."""
-    if shuffle:
-        # RandomState's numbers never change between versions; Generator's may.
-        order = np.random.RandomState(SHUFFLE_SEED).permutation(order)
-    tokens = np.asarray(raw.tokens)
-    with ShardWriter(folder, raw.split, tokenizer.token_bytes) as writer:
-        for chunk in np.array_split(order, len(order) // 4096 + 1):
-            bounds = zip(raw.offsets[chunk].tolist(), raw.offsets[chunk + 1].tolist(), strict=True)
-            writer.append([tokens[start:end] for start, end in bounds])
-        return writer.close()
 
 
 @contextmanager

@@ -7,18 +7,23 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from mlx_autoresearch.errors import UserError
 
+from .parts import HELD_OUT, Part
 from .shards import Manifest, TokenShards, verify_files
 from .tokenizer import MAX_DOCUMENT_CHARS, MAX_TRAINING_CHARS, SPECIAL_TOKENS, SPLIT_PATTERN, Tokenizer
 
 if TYPE_CHECKING:
     from .sources.base import Corpus, Source
 
-FORMAT = 1  # raise it whenever the same text would give other files
+FORMAT = 2  # raise it whenever the same text would give other files
 TOKENIZER = "tokenizer.json"
+ORDER = "held_out.npy"  # for each held-out document in its order, its part: an index into (*HELD_OUT, LEFT_OUT)
+LEFT_OUT = "left_out"  # held-out documents that are in no part
 TOKENIZER_SETTINGS = {
     "pattern": SPLIT_PATTERN,
     "special_tokens": list(SPECIAL_TOKENS),
@@ -29,7 +34,7 @@ TOKENIZER_SETTINGS = {
 
 @dataclass(frozen=True)
 class PreparedData:
-    """A folder of prepared data: tokenizer, training and validation tokens, and the manifest with their hashes."""
+    """A folder of prepared data: tokenizer, the tokens of each part, and the manifest with their hashes."""
 
     path: Path
     manifest: Manifest
@@ -39,9 +44,34 @@ class PreparedData:
         """Read from disk at first use."""
         return Tokenizer.load(self.path / TOKENIZER)
 
-    def split(self, name: Literal["train", "val"]) -> TokenShards:
-        """The memory-mapped tokens of one split."""
+    def split(self, name: Part) -> TokenShards:
+        """The memory-mapped tokens of one part. Raises `UserError` when the held-out text was too little for it."""
+        if name not in self.manifest.splits:
+            raise UserError(
+                f"the held-out text is too little for a part called {name}: give the source more text or a larger "
+                "val_fraction, and run `mlx-autoresearch prepare`"
+            )
         return TokenShards(self.path, name, self.manifest.splits[name])
+
+    def held_out(self) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens (N,) uint16 and offsets (documents + 1,) int64 of all held-out documents, in their order.
+
+        What is in no part is among them: the reference validates on all of it.
+        """
+        part = np.load(self.path / ORDER)
+        lengths = np.empty(len(part), np.int64)
+        shards = {
+            i: TokenShards(self.path, name, self.manifest.splits[name])
+            for i, name in enumerate((*HELD_OUT, LEFT_OUT))
+            if name in self.manifest.splits
+        }
+        for i, there in shards.items():
+            lengths[part == i] = np.diff(there.offsets)
+        tokens = np.empty(lengths.sum(), np.uint16)
+        of_part = np.repeat(part, lengths)
+        for i, there in shards.items():
+            tokens[of_part == i] = there.tokens
+        return tokens, np.concatenate([np.zeros(1, np.int64), lengths.cumsum()])
 
     def verify(self) -> None:
         """Reads every file and compares its SHA-256; raises `UserError` naming the damaged one."""

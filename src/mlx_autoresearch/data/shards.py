@@ -53,7 +53,8 @@ class Manifest(BaseModel):
     vocab_size: int
     tokenizer: dict[str, Any]
     splits: dict[str, SplitInfo]
-    val_duplicates_dropped: int
+    duplicates_dropped: int
+    resembling_dropped: int
     val_sha256: str
     files: dict[str, FileInfo]
     versions: dict[str, str]

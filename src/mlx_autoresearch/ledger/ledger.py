@@ -12,6 +12,7 @@ from statistics import fmean
 from typing import Any, Literal
 
 from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.methods import CURRENT, FIRST, Methods
 
 from .files import TABLE
 from .held import HeldFile
@@ -50,7 +51,7 @@ class Record:
     number: 0 for the baseline, 1 ... for experiments; a "remeasure" carries the number of the kept experiment that it
     measured again. time: ISO 8601, UTC. commit, parent: full hashes. overrides: dotted configuration keys changed
     against the parent. val_bpb: mean over trials, None without one. seconds: wall time of the whole experiment, in a
-    search without the time that its trials waited for the device.
+    search without the time that its trials waited for the device. methods: by which it was measured.
     """
 
     number: int
@@ -70,6 +71,7 @@ class Record:
     status: Status = "discard"
     reason: str = ""
     seconds: float = 0.0
+    methods: Methods = CURRENT
 
     @property
     def values(self) -> dict[int, float]:
@@ -119,7 +121,8 @@ class Ledger:
                 continue
             try:
                 trials = [Trial(**_measured_or_nan(trial)) for trial in values["trials"]]
-                records.append(Record(**values | {"trials": trials}))
+                methods = Methods(**values["methods"]) if "methods" in values else FIRST
+                records.append(Record(**values | {"trials": trials, "methods": methods}))
             except (AttributeError, KeyError, TypeError) as error:
                 raise UserError(f"{self.path} line {number} is not a record of this version: {error}") from None
         self._records = records

@@ -1,1 +1,1 @@
-"""val_bpb and the holdout: frozen, and independent of the recipe."""
+"""val_bpb and the score on the holdout: frozen, and independent of the recipe."""

@@ -1,14 +1,16 @@
 """val_bpb, the frozen metric: bits per byte on held-out text.
 
-The evaluator trusts a model with logits only. It packs the validation rows, turns logits into bits and counts bytes
-itself, rejects logits that are not finite or have the wrong shape, and checks that no position sees a later token.
-It imports nothing of the recipe, so that no experiment can change the metric's arithmetic.
+The evaluator trusts a model with logits only. It packs the validation rows (`rows`), turns logits into bits and counts
+bytes itself, rejects logits that are not finite or have the wrong shape, and checks that no position sees a later
+token. It imports nothing of the recipe, so that no experiment can change the metric's arithmetic.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 import mlx.core as mx
@@ -17,6 +19,8 @@ import numpy as np
 from mlx_autoresearch.data.packing import PackedBatches
 from mlx_autoresearch.errors import MetricRefused
 from mlx_autoresearch.machine.device import cpu_compiler_available, is_gpu
+
+from .rows import Row, pack, sample, scorable
 
 CHUNK_ELEMENTS = 2**23  # logits held at once: 32 MiB of float32, whatever the vocabulary and the row length
 ROWS = 8  # rows of one forward pass; fixed, so that the same model gives the same digits
@@ -40,20 +44,16 @@ class LanguageModel(Protocol):
 class Bpb:
     """Bits per byte with its two sums, over tokens that stand for at least one byte.
 
-    `reference_bpb` divides by the reference's byte count, which takes a token that is part of a UTF-8 character for a
-    three-byte replacement character.
+    tokens: how many were scored. share: of all tokens of the split but BOS. reference_bpb: `reference_bpb` of the same
+    text, None unless it was asked for.
     """
 
     val_bpb: float
-    reference_bpb: float
     nats: float
     bytes: int
     tokens: int
-
-
-def scored_rows(tokens: int, *, eval_tokens: int, sequence_len: int) -> int:
-    """How many rows of a validation split of so many tokens are scored; the holdout begins behind them."""
-    return max(1, min(eval_tokens, tokens) // sequence_len)
+    share: float
+    reference_bpb: float | None = None
 
 
 def evaluate_bpb(
@@ -66,34 +66,67 @@ def evaluate_bpb(
     sequence_len: int,
     reference_token_bytes: np.ndarray | None = None,
 ) -> Bpb:
-    """Score `model` on best-fit packed rows of the validation split.
+    """Score `model` on whole documents of the validation split, every token of theirs but BOS exactly once.
 
-    tokens (N,) and offsets (documents + 1,): the split, as `PackedBatches` takes them. token_bytes: (V,) bytes of each
-    token, 0 for special tokens, which are left out of both sums. eval_tokens: tokens to score, in rows of
-    `sequence_len`, never more than the split holds. Raises MetricRefused when the model's logits are unusable.
+    tokens (N,) and offsets (documents + 1,): the split, each document with BOS first. token_bytes: (V,) bytes of each
+    token, 0 for special tokens, which are left out of both sums. eval_tokens: how many tokens to score at most; which
+    documents they are in depends on this and the text alone. sequence_len: length of the rows that they are packed
+    in. reference_token_bytes: (V,), asks for `reference_bpb`, too, which takes as long again.
+    Raises MetricRefused when the model's logits are unusable.
     """
-    rows = scored_rows(len(tokens), eval_tokens=eval_tokens, sequence_len=sequence_len)
+    chosen = sample(offsets, eval_tokens)
+    total, n_bytes, n_tokens = _score(model, pack(tokens, offsets, chosen, sequence_len=sequence_len), token_bytes)
+    reference = None
+    if reference_token_bytes is not None:
+        reference = reference_bpb(
+            model, tokens, offsets, reference_token_bytes, eval_tokens=eval_tokens, sequence_len=sequence_len
+        )
+    share = float(scorable(offsets)[chosen].sum() / scorable(offsets).sum())
+    return Bpb(total / (math.log(2) * n_bytes), total, n_bytes, n_tokens, share, reference)
+
+
+def reference_bpb(
+    model: LanguageModel,
+    tokens: np.ndarray,
+    offsets: np.ndarray,
+    reference_token_bytes: np.ndarray,
+    *,
+    eval_tokens: int,
+    sequence_len: int,
+) -> float:
+    """Bits per byte as karpathy/autoresearch's `evaluate_bpb` measures them, to compare with published figures only.
+
+    Its rows crop documents, and repeat some where the text is short. reference_token_bytes: (V,) its count of bytes,
+    which takes a token that is part of a UTF-8 character for a three-byte replacement character. The other arguments
+    are those of `evaluate_bpb`. Raises MetricRefused when the model's logits are unusable.
+    """
     packed = PackedBatches(tokens, offsets, batch_size=1, sequence_len=sequence_len)
+    every = np.ones(sequence_len, bool)
+    rows = (Row(np.append(batch.inputs[0], batch.targets[0, -1]), every) for batch in packed)
+    count = max(1, min(eval_tokens, len(tokens)) // sequence_len)
+    total, n_bytes, _ = _score(model, islice(rows, count), reference_token_bytes)
+    return total / (math.log(2) * n_bytes)
+
+
+def _score(model: LanguageModel, rows: Iterable[Row], token_bytes: np.ndarray) -> tuple[float, int, int]:
+    """The sums over the scored targets of `rows`: nats, bytes, tokens."""
     vocab_size = len(token_bytes)
-    reference = token_bytes if reference_token_bytes is None else reference_token_bytes
     nats: list[float] = []
-    n_bytes = n_reference = n_tokens = 0
-    for first in range(0, rows, ROWS):
-        batches = [next(packed) for _ in range(min(ROWS, rows - first))]
-        inputs = np.concatenate([b.inputs for b in batches])  # (B, T)
-        targets = np.concatenate([b.targets for b in batches])
-        if first == 0:
+    n_bytes = n_tokens = 0
+    remaining = iter(rows)
+    for i, batch in enumerate(iter(lambda: list(islice(remaining, ROWS)), [])):
+        tokens = np.stack([row.tokens for row in batch])  # (B, T + 1)
+        inputs, targets = tokens[:, :-1], tokens[:, 1:]
+        counted = np.stack([row.scored for row in batch]) & (token_bytes[targets] > 0)
+        if i == 0:
             check_causality(model, inputs[:1], vocab_size)
-        counted = token_bytes[targets] > 0
         losses = _token_nats(model, mx.array(inputs), mx.array(targets), vocab_size)
         nats.append(math.fsum(losses[counted].tolist()))
-        n_bytes += int(token_bytes[targets].sum())
-        n_reference += int(reference[targets][counted].sum())
+        n_bytes += int(token_bytes[targets[counted]].sum())
         n_tokens += int(counted.sum())
-    total = math.fsum(nats)
     if not n_bytes:
         raise MetricRefused("the validation rows hold no text, so bits per byte are undefined")
-    return Bpb(total / (math.log(2) * n_bytes), total / (math.log(2) * n_reference), total, n_bytes, n_tokens)
+    return math.fsum(nats), n_bytes, n_tokens
 
 
 def check_causality(model: LanguageModel, row: np.ndarray, vocab_size: int) -> None:

@@ -1,33 +1,57 @@
-"""Scores a language model on prepared validation data, with the settings of a configuration."""
+"""Scores a language model on prepared held-out text, with the settings of a configuration."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.data.prepared import PreparedData
+from mlx_autoresearch.errors import UserError
 
-from .bits import Bpb, LanguageModel, evaluate_bpb
+from .bits import Bpb, LanguageModel, evaluate_bpb, reference_bpb
+
+_LEAST_ROWS = 16  # of the holdout
 
 
 def score(model: LanguageModel, config: Config, data: PreparedData) -> Bpb:
-    """val_bpb of a model on the validation split. Raises MetricRefused when its logits are unusable."""
-    val = data.split("val")
-    return evaluate_bpb(
-        model,
-        val.tokens,
-        val.offsets,
-        data.tokenizer.token_bytes,
-        reference_token_bytes=data.tokenizer.reference_token_bytes,
-        eval_tokens=config.evaluate.eval_tokens,
-        sequence_len=config.evaluate.sequence_len,
-    )
+    """val_bpb of a model. Raises MetricRefused when its logits are unusable."""
+    return _score(model, config, data, "val")
+
+
+def score_holdout(model: LanguageModel, config: Config, data: PreparedData) -> Bpb:
+    """Bits per byte on the holdout, for one last measurement: text that no decision has seen.
+
+    It shows whether many decisions have fitted the validation text by chance. Where documents are pieces of files
+    (stdlib, text, gutenberg), both come from the same files, so they resemble each other. Raises UserError when the
+    holdout has less than 16 rows of text, and MetricRefused when the logits are unusable.
+    """
+    tokens = data.split("holdout").info.tokens
+    if tokens < _LEAST_ROWS * (config.evaluate.sequence_len + 1):
+        raise UserError(
+            f"the holdout has {tokens:,} tokens, which is too little to score: give a search more text or a larger "
+            "data.source.val_fraction"
+        )
+    return _score(model, config, data, "holdout")
+
+
+def score_reference(model: LanguageModel, config: Config, data: PreparedData) -> float:
+    """val_bpb_reference: as the reference measures it, on all held-out text. To compare with published figures only.
+
+    Raises MetricRefused when the logits are unusable.
+    """
+    tokens, offsets = data.held_out()
+    return reference_bpb(model, tokens, offsets, data.tokenizer.reference_token_bytes, **config.evaluate.model_dump())
 
 
 def scores(bpb: Bpb) -> dict[str, Any]:
     """The metric's entries in a run's summary."""
     return {
         "val_bpb": bpb.val_bpb,
-        "val_bpb_reference_bytes": bpb.reference_bpb,
         "eval_tokens": bpb.tokens,
+        "eval_share": bpb.share,
     }
+
+
+def _score(model: LanguageModel, config: Config, data: PreparedData, part: Literal["val", "holdout"]) -> Bpb:
+    text = data.split(part)
+    return evaluate_bpb(model, text.tokens, text.offsets, data.tokenizer.token_bytes, **config.evaluate.model_dump())

@@ -64,6 +64,11 @@ class History:
         """The baseline, where there is one, and the experiments."""
         return [r for r in self.records if r.event != "remeasure"]
 
+    @property
+    def difference(self) -> str:
+        """In what its numbers were measured otherwise than new ones would be: `Methods.difference`."""
+        return self.records[-1].methods.difference() if self.records else ""
+
     @cached_property
     def values(self) -> list[float]:
         """The val_bpb of each decided record that has one."""

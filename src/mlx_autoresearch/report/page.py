@@ -42,7 +42,7 @@ def page(history: History, title: str, plots: Sequence[Plot] = ()) -> str:
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{allowed}'"
     best = history.best
     sections = [
-        f'<h1>{escape(title)}</h1><p class="quiet">{_span(history)}</p>{_cards(history)}',
+        f'<h1>{escape(title)}</h1><p class="quiet">{_span(history)}</p>{_warning(history)}{_cards(history)}',
         _section("Every experiment", svg.staircase(history), _staircase_help(history)),
         *(_section(plot.heading, _image(plot), escape(plot.explanation)) for plot in plots),
         _section("Which kinds of change paid off", _kinds(history)),
@@ -64,6 +64,12 @@ def page(history: History, title: str, plots: Sequence[Plot] = ()) -> str:
         + "\n".join(filter(None, sections))
         + f"\n<script>{script}</script>\n</body>\n</html>\n"
     )
+
+
+def _warning(history: History) -> str:
+    if not history.difference:
+        return ""
+    return f"<p>Measured with {escape(history.difference)}: do not compare these numbers with newer ones.</p>"
 
 
 def _section(heading: str, content: str, explanation: str = "") -> str:

@@ -95,6 +95,8 @@ class Search:
             raise UserError(f"{home} holds no search; `research start` makes one")
         config = load_search(home / SETTINGS)
         search = cls(repository_of_search(home, config.tag), home, config, run_trial=run_trial)
+        for record in search.ledger.records()[-1:]:
+            record.methods.require_current(f"the search {config.tag}")
         if not search.workspace.has_code(search.workspace.best):
             raise UserError(
                 f"the search {search.config.tag} was begun with an earlier version of mlx_autoresearch, whose code "

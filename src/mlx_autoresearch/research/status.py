@@ -69,6 +69,8 @@ def status_text(home: Path) -> str:
             values["best_measured_afresh"] = f"{fmean(fresh):.6f} ({len(fresh)} seeds)"
         values["improvement"] = f"{100 * (1 - best.val_bpb / start):.1f}%"
         values["best"] = f"experiment {best.number}, commit {best.commit[:7]}: {best.hypothesis}"
+    if records and (difference := records[-1].methods.difference()):
+        values["measured_with"] = f"{difference}: not comparable with new results"
     width = max(map(len, values)) + 2
     lines = [f"{key + ':':<{width}}{value}" for key, value in values.items()]
     if best is not None:

@@ -19,8 +19,8 @@ from mlx_autoresearch.ledger.files import HOLDOUT
 from mlx_autoresearch.ledger.ledger import Record
 from mlx_autoresearch.machine.awake import awake
 from mlx_autoresearch.machine.files import write_atomically
-from mlx_autoresearch.metric.bits import LanguageModel, evaluate_bpb
-from mlx_autoresearch.metric.holdout import holdout_documents
+from mlx_autoresearch.metric.bits import LanguageModel
+from mlx_autoresearch.metric.score import score_holdout as measure_holdout
 from mlx_autoresearch.plain_text import one_line
 from mlx_autoresearch.training import trainer
 from mlx_autoresearch.training.data import open_data
@@ -114,6 +114,7 @@ def score_holdout(winner: Winner) -> dict[str, float]:
     no checkpoint is left, or no text.
     """
     records = {"start": winner.baseline, "best": winner.record}
+    winner.record.methods.require_current(f"the search {winner.tag}")
     winner.require_code(*filter(None, records.values()))
     result: dict[str, float] = {}
     for name, record in records.items():
@@ -172,7 +173,5 @@ def code_of(winner: Winner, record: Record) -> Iterator[Path | None]:
 def _holdout_bpb(winner: Winner, run: Run, record: Record) -> float:
     config = run.config()
     data = open_data(config)
-    val, metric = data.split("val"), config.evaluate.model_dump()
-    tokens, offsets = holdout_documents(val.tokens, val.offsets, **metric)
     with model_of(winner, run, record) as model:
-        return evaluate_bpb(model, tokens, offsets, data.tokenizer.token_bytes, **metric).val_bpb
+        return measure_holdout(model, config, data).val_bpb

@@ -14,6 +14,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.machine.lock import is_free
+from mlx_autoresearch.methods import CURRENT, FIRST, Methods
 
 from .spec import TPE_STARTUP, Axis, Choices, Sweep
 
@@ -77,9 +79,13 @@ class Queue:
         asked = self.sweep.model_dump(mode="json", exclude={"trials", "storage"})
         asked["config"] = Path(self.sweep.config).read_text(encoding="utf-8")
         before = self.study.user_attrs.get("sweep")
+        methods = self.study.user_attrs.get("methods")
         if before is None:
+            self.study.set_user_attr("methods", asdict(CURRENT))
             self.study.set_user_attr("sweep", asked)
-        elif changed := sorted(key for key in asked if asked[key] != before.get(key)):
+            return
+        (FIRST if methods is None else Methods(**methods)).require_current(f"the sweep in {self.home}")
+        if changed := sorted(key for key in asked if asked[key] != before.get(key)):
             raise UserError(
                 f"the sweep in {self.home} was started with another {', '.join(changed)}: "
                 "rename the file of the new one, or delete the folder"

@@ -105,7 +105,7 @@ def step_line(record: dict[str, Any], remaining: float) -> str:
 
 _FORMATS = {
     "val_bpb": ".6f",
-    "val_bpb_reference_bytes": ".6f",
+    "eval_share": ".4f",
     "num_params_M": ".2f",
     "packing_efficiency": ".4f",
     "total_tokens_M": ".3f",

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +23,7 @@ from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.machine.device import device_name
 from mlx_autoresearch.machine.files import replacing
 from mlx_autoresearch.machine.versions import git_commit, package_versions, python_version
+from mlx_autoresearch.methods import CURRENT, FIRST, Methods
 
 from .files import CHECKPOINT, CONFIG, INFO, METRICS, SUMMARY
 
@@ -107,6 +108,14 @@ class Run:
             raise _damaged(self.path / INFO, "it does not say which data the run was started with")
         return info
 
+    def methods(self) -> Methods:
+        """By which it is measured and packed. Raises UserError when its information is damaged."""
+        try:
+            recorded = self.info().get("methods")
+            return FIRST if recorded is None else Methods(**recorded)
+        except TypeError as error:
+            raise _damaged(self.path / INFO, str(error)) from None
+
     def log(self, record: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
         with _user_errors(self.path), (self.path / METRICS).open("a", encoding="utf-8") as file:
@@ -184,6 +193,7 @@ def _made_by() -> dict[str, Any]:
         "platform": platform.platform(),
         "packages": package_versions(),
         "git_commit": git_commit(),
+        "methods": asdict(CURRENT),
     }
 
 

@@ -10,7 +10,7 @@ import mlx.core as mx
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.data.prepared import PreparedData
 from mlx_autoresearch.metric.bits import Bpb, LanguageModel
-from mlx_autoresearch.metric.score import score
+from mlx_autoresearch.metric.score import score, score_reference
 from mlx_autoresearch.recipe.interface import GPT
 
 from .run import Run
@@ -41,6 +41,12 @@ def score_model(model: GPT, config: Config, data: PreparedData) -> Bpb:
     """val_bpb of a GPT on the validation split. Raises MetricRefused when its logits are unusable."""
     with for_scoring(model) as language_model:
         return score(language_model, config, data)
+
+
+def score_model_as_reference(model: GPT, config: Config, data: PreparedData) -> float:
+    """val_bpb_reference of a GPT. Raises MetricRefused when its logits are unusable."""
+    with for_scoring(model) as language_model:
+        return score_reference(language_model, config, data)
 
 
 class _Compiled:

@@ -53,8 +53,8 @@ def summarise(training: Training, clock: Clock, peaks: Peaks, bpb: Bpb | None, r
         "kernels": kernels_used(training.kernels),
         "seed": train.seed,
         "packing_efficiency": training.batches.efficiency,
-        "val_bpb_reference_bytes": None,
         "eval_tokens": None,
+        "eval_share": None,
         "run": str(run),
     }
     return summary if bpb is None else summary | scores(bpb)

@@ -6,6 +6,7 @@ import shlex
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from mlx_autoresearch.data.prepared import PreparedData
 from mlx_autoresearch.errors import GPUInterrupted, UserError, from_mlx
 from mlx_autoresearch.machine.awake import awake
 from mlx_autoresearch.machine.lock import device_lock
+from mlx_autoresearch.methods import CURRENT
 from mlx_autoresearch.metric.bits import Bpb
 from mlx_autoresearch.recipe.settings import recipe_settings
 
@@ -30,7 +32,7 @@ from .loop import loop
 from .loss_watch import LossWatch
 from .progress import Reporter, make_reporter
 from .run import Run
-from .scoring import score_model, trained_model
+from .scoring import score_model, score_model_as_reference, trained_model
 from .setup import Training, compute_dtype, setup
 from .speed import Peaks
 from .stop import stop_requested
@@ -69,6 +71,7 @@ def resume(path: str | Path, config: Config | None = None, *, reporter: Reporter
     stored = run.config()
     config = config or stored
     _check_resumable(stored, config)
+    run.methods().require_current(f"the run {run.path}")
     recipe_settings(config.recipe)
     data = open_data(config)
     check_same_data(run, data, "train", "val")
@@ -81,13 +84,16 @@ def resume(path: str | Path, config: Config | None = None, *, reporter: Reporter
         return complete(training, clock, run, data, reporter)
 
 
-def evaluate_run(path: str | Path) -> Bpb:
-    """Repeat the final evaluation of a run from its checkpoint, to the same digits."""
+def evaluate_run(path: str | Path, *, reference: bool = False) -> Bpb:
+    """Repeat the final evaluation of a run from its checkpoint, to the same digits; also as the reference, if asked."""
     run = Run.open(path)
     config = run.config()
+    replace(run.methods(), packing=CURRENT.packing).require_current(f"the run {run.path}")
     data = open_data(config)
     check_same_data(run, data, "val")
-    return score_model(trained_model(run), config, data)
+    model = trained_model(run)
+    bpb = score_model(model, config, data)
+    return replace(bpb, reference_bpb=score_model_as_reference(model, config, data)) if reference else bpb
 
 
 def complete(

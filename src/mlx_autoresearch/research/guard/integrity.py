@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 from mlx_autoresearch import __file__ as _init
@@ -85,8 +86,9 @@ def trusted_files() -> dict[str, str]:
 
 
 def metric_files(data: PreparedData) -> dict[str, str]:
-    """SHA-256 of what the metric is measured on: the validation tokens and the tokenizer."""
-    names = [*data.manifest.files, *data.manifest.splits["val"].files]
+    """SHA-256 of what the metric is measured on: all held-out tokens and the tokenizer."""
+    held_out = [split.files for part, split in data.manifest.splits.items() if part != "train"]
+    names = [*data.manifest.files, *chain.from_iterable(held_out)]
     return {str(data.path / name): _sha256(data.path / name) for name in names}
 
 
