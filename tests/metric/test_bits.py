@@ -10,7 +10,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_autoresearch.data.packing import PackedBatches
+from mlx_autoresearch.data.reference_packing import reference_rows
 from mlx_autoresearch.errors import MetricRefused
 from mlx_autoresearch.metric import bits as module
 from mlx_autoresearch.metric.bits import evaluate_bpb
@@ -99,10 +99,11 @@ def test_the_references_rows_and_bytes_are_scored_on_demand() -> None:
     reference = np.where(TOKEN_BYTES > 0, 3, 0)
     got = score(Table(table), reference_token_bytes=reference)
     tokens, offsets = documents()
-    packed = PackedBatches(tokens, offsets, batch_size=1, sequence_len=T)
+    rows = reference_rows(tokens, offsets, sequence_len=T)
     nats = n_tokens = 0
     for _ in range(10):
-        x, y = (ids[0] for ids in next(packed)[:2])
+        row = next(rows)
+        x, y = row[:-1], row[1:]
         nats += nats_by_hand(table, x, y)[reference[y] > 0].sum()
         n_tokens += (reference[y] > 0).sum()
     assert got.reference_bpb == pytest.approx(nats / math.log(2) / (3 * n_tokens), rel=1e-6)

@@ -16,7 +16,7 @@ from typing import Protocol
 import mlx.core as mx
 import numpy as np
 
-from mlx_autoresearch.data.packing import PackedBatches
+from mlx_autoresearch.data.reference_packing import reference_rows
 from mlx_autoresearch.errors import MetricRefused
 from mlx_autoresearch.machine.device import cpu_compiler_available, is_gpu
 
@@ -100,9 +100,8 @@ def reference_bpb(
     which takes a token that is part of a UTF-8 character for a three-byte replacement character. The other arguments
     are those of `evaluate_bpb`. Raises MetricRefused when the model's logits are unusable.
     """
-    packed = PackedBatches(tokens, offsets, batch_size=1, sequence_len=sequence_len)
     every = np.ones(sequence_len, bool)
-    rows = (Row(np.append(batch.inputs[0], batch.targets[0, -1]), every) for batch in packed)
+    rows = (Row(row, every) for row in reference_rows(tokens, offsets, sequence_len=sequence_len))
     count = max(1, min(eval_tokens, len(tokens)) // sequence_len)
     total, n_bytes, _ = _score(model, islice(rows, count), reference_token_bytes)
     return total / (math.log(2) * n_bytes)
