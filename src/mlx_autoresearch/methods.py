@@ -12,12 +12,12 @@ class Methods:
     """Versions of the metric and of the packing; without arguments, those of this package.
 
     metric 1: the reference's rows, which crop documents; 2: every token of whole documents once.
-    packing 1: the reference's rows, for ever.
+    packing 1: the reference's rows, for ever; 2: only until all documents have been read, and every token once an epoch.
     Raise one whenever the same settings and text would give another val_bpb.
     """
 
     metric: int = 2
-    packing: int = 1
+    packing: int = 2
 
     def difference(self) -> str:
         """What is not as it is now, as "version 1 of the metric (now 2)"; "" if nothing is."""

@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 import json
-import os
-import runpy
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -11,22 +10,7 @@ import pytest
 
 from mlx_autoresearch.data.packing import PackedBatches
 from mlx_autoresearch.errors import UserError
-
-TESTS = Path(__file__).parents[1]
-FIXTURES = sorted(Path(os.environ.get("PARITY_DIR", TESTS / "parity")).glob("packing*.npz"))
-# The benchmark's straightforward scan is also the definition the tests compare with.
-scan_rows = runpy.run_path(str(TESTS.parent / "benchmarks" / "packing.py"))["scan_rows"]
-
-
-def make_corpus(lengths: list[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct tokens, so that a row shows which documents it was made of."""
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return np.arange(offsets[-1], dtype=np.uint32), offsets
-
-
-def rows_of(batches: PackedBatches, count: int) -> np.ndarray:
-    """The first `count` batches as (rows, T+1)."""
-    return np.concatenate([np.column_stack([b.inputs, b.targets[:, -1]]) for b in islice(batches, count)])
+from tests.support.packing import CORPORA, FIXTURES, Check, lengths_of, make_corpus, rows_of, scan_rows
 
 
 def test_fixtures_are_there() -> None:
@@ -49,46 +33,93 @@ def test_rows_are_the_references(path: Path, batch_size: int) -> None:
     expected = case["rows"]
     got = rows_of(batches, -(-len(expected) // batch_size))
     assert np.array_equal(got[: len(expected)], expected)
+    assert not batches.all_read
 
 
-# (longest document, documents, T, buffer_size, refill_batch)
-RANDOM_CASES = {
-    "typical": (60, 500, 32, 50, 16),
-    "many_longer_than_a_row": (200, 300, 16, 20, 7),
-    "all_longer_than_a_row": (-40, 60, 16, 10, 4),
-    "single_tokens": (1, 30, 8, 12, 5),
-    "ties": (3, 200, 10, 40, 9),
-    "buffer_wraps_epochs": (20, 7, 16, 50, 4),
-    "one_document": (9, 1, 16, 5, 3),
-    "buffer_of_one": (30, 40, 16, 1, 1),
-    "refill_larger_than_corpus": (30, 11, 16, 5, 64),
-}
+# Buffers much smaller than the corpus, of one document, larger than most; the reference's.
+BUFFERS = [(20, 7), (1, 1), (300, 64), (1000, 128)]
 
 
-def random_lengths(name: str) -> np.ndarray:
-    longest, documents = RANDOM_CASES[name][:2]
-    rng = np.random.default_rng(len(name))
-    return rng.integers(-longest // 2, -longest, documents) if longest < 0 else rng.integers(1, longest + 1, documents)
+def rows_of_epochs(batches: PackedBatches, epochs: int) -> Iterator[np.ndarray]:
+    while batches.epoch <= epochs:
+        yield rows_of(batches, 1)
 
 
-@pytest.mark.parametrize("name", RANDOM_CASES)
-def test_rows_are_those_of_a_scan_and_survive_a_restore(name: str) -> None:
-    _, _, sequence_len, buffer_size, refill_batch = RANDOM_CASES[name]
-    tokens, offsets = make_corpus(random_lengths(name))
-    sizes = {"buffer_size": buffer_size, "refill_batch": refill_batch}
-    expected = np.stack(list(islice(scan_rows(tokens, offsets, row_len=sequence_len + 1, **sizes), 180)))
+@pytest.mark.parametrize("name", CORPORA)
+@pytest.mark.parametrize("sequence_len", [1, 2, 3, 16, 64])
+def test_an_epoch_places_every_token_once(name: str, sequence_len: int) -> None:
+    lengths = lengths_of(name)
+    tokens, offsets = make_corpus(lengths)
+    check = Check(lengths)
+    for buffer_size, refill_batch in BUFFERS[: 1 if name == "thousands" else None]:
+        sizes = {"buffer_size": buffer_size, "refill_batch": refill_batch}
+        batches = PackedBatches(tokens, offsets, batch_size=3, sequence_len=sequence_len, **sizes)
+        rows = np.concatenate(list(rows_of_epochs(batches, 3)))
+        check.pieces_begin_with_bos(rows)
+        check.bos_stands_alone_only_where_it_must(rows)
+        epochs = check.epochs(rows)
+        assert len(epochs) >= 3
+        everything = np.flatnonzero(check.own)
+        assert all(np.array_equal(np.sort(epoch), everything) for epoch in epochs)
+        assert batches.rows == len(rows)
+        assert batches.tokens_placed == rows.size
 
-    packed = PackedBatches(tokens, offsets, batch_size=3, sequence_len=sequence_len, **sizes)
-    rng = np.random.default_rng(1)
-    got = []
-    while len(got) < 60:
-        got.extend(rows_of(packed, 1) for _ in range(min(int(rng.integers(1, 20)), 60 - len(got))))
-        state = json.loads(json.dumps(packed.state_dict()))
-        packed = PackedBatches(tokens, offsets, batch_size=3, sequence_len=sequence_len, **sizes)
-        packed.load_state_dict(state)
-    assert np.array_equal(np.concatenate(got), expected)
-    assert packed.rows == len(expected)
-    assert packed.tokens_placed == expected.size
+
+@pytest.mark.parametrize("name", CORPORA)
+@pytest.mark.parametrize("sequence_len", [1, 10, 64])
+def test_rows_are_those_of_a_scan_until_all_documents_were_read(name: str, sequence_len: int) -> None:
+    tokens, offsets = make_corpus(lengths_of(name)[:600])
+    for buffer_size, refill_batch in BUFFERS:
+        sizes = {"buffer_size": buffer_size, "refill_batch": refill_batch}
+        expected = list(scan_rows(tokens, offsets, row_len=sequence_len + 1, endless=False, **sizes))
+        batches = PackedBatches(tokens, offsets, batch_size=1, sequence_len=sequence_len, **sizes)
+        if expected:
+            assert np.array_equal(rows_of(batches, len(expected)), expected)
+        assert not batches.all_read
+        next(batches)
+        assert batches.all_read
+
+
+@pytest.mark.parametrize("name", CORPORA)
+@pytest.mark.parametrize("sequence_len", [1, 16])
+def test_the_epoch_is_that_of_the_first_token(name: str, sequence_len: int) -> None:
+    lengths = lengths_of(name)[:300]
+    tokens, offsets = make_corpus(lengths)
+    own = Check(lengths).own
+    batches = PackedBatches(tokens, offsets, batch_size=2, sequence_len=sequence_len, buffer_size=20, refill_batch=7)
+    placed = 0
+    while placed < 3 * own.sum():
+        epoch = batches.epoch
+        batch = next(batches)
+        assert batch.epoch == epoch == placed // own.sum() + 1
+        placed += own[np.column_stack([batch.inputs, batch.targets[:, -1]])].sum()
+
+
+def test_the_first_batch_is_of_the_first_epoch_however_small_the_corpus() -> None:
+    batches = PackedBatches(*make_corpus([4]), batch_size=8, sequence_len=31)
+    assert batches.epoch == 1
+    assert next(batches).epoch == 1
+    assert next(batches).epoch == 65
+
+
+def test_later_epochs_read_in_orders_of_their_own_that_the_seed_gives() -> None:
+    # Documents of one row each in a buffer of one: rows come in the order of reading.
+    tokens, offsets = make_corpus([4] * 100)
+
+    def orders(seed: int) -> list[list[int]]:
+        sizes = {"buffer_size": 1, "refill_batch": 1}
+        batches = PackedBatches(tokens, offsets, batch_size=100, sequence_len=3, seed=seed, **sizes)
+        return [(batch.inputs[:, 0] // 4).tolist() for batch in islice(batches, 4)]
+
+    first, *later = orders(7)
+    assert first == list(range(100))
+    assert all(sorted(order) == first for order in later)
+    assert len({tuple(order) for order in [first, *later]}) == 4
+    assert orders(7) == [first, *later]
+    for other in (8, 7 + 2**32, 2**64 - 1):
+        assert orders(other)[0] == first
+        assert all(a != b for a, b in zip(orders(other)[1:], later, strict=True))
+    assert later[0] == np.random.RandomState([7, 0, 2]).permutation(100).tolist()
 
 
 def test_targets_are_inputs_one_later() -> None:
@@ -99,54 +130,51 @@ def test_targets_are_inputs_one_later() -> None:
     assert np.array_equal(batch.inputs[:, 1:], batch.targets[:, :-1])
 
 
-def test_every_row_starts_with_bos() -> None:
-    lengths = random_lengths("typical")
-    tokens, offsets = make_corpus(lengths)
-    tokens = tokens + 1
-    tokens[offsets[:-1]] = 0
-    batches = PackedBatches(tokens, offsets, batch_size=4, sequence_len=32, buffer_size=50, refill_batch=16)
-    assert all((batch.inputs[:, 0] == 0).all() for batch in islice(batches, 20))
+def test_rests_wait_for_the_end_of_the_first_epoch() -> None:
+    tokens, offsets = make_corpus([7, 3, 4])
+    sizes = {"buffer_size": 1, "refill_batch": 1}
+    batches = PackedBatches(tokens, offsets, batch_size=1, sequence_len=3, **sizes)
+    rows = rows_of(batches, 4).tolist()
+    alone = PackedBatches(*make_corpus([7]), batch_size=1, sequence_len=3)
+    assert [batch.epoch for batch in islice(alone, 4)] == [1, 1, 2, 2]
+    assert rows == [[0, 1, 2, 3], [7, 8, 9, 10], [0, 4, 5, 6], [10, 11, 12, 13]]
+    assert batches.epoch == 2
 
 
-def test_epoch_is_that_of_the_last_refill() -> None:
-    # Five documents of exactly one row, read two at a time: 2, 2, 1 | 2, 2, 1 | …
-    tokens, offsets = make_corpus([4] * 5)
-    batches = PackedBatches(tokens, offsets, batch_size=1, sequence_len=3, buffer_size=1, refill_batch=2)
-    assert [batch.epoch for batch in islice(batches, 11)] == [1] * 5 + [2] * 5 + [3]
-    # With three buffered at all times the refills run ahead of the rows.
-    batches = PackedBatches(tokens, offsets, batch_size=1, sequence_len=3, buffer_size=3, refill_batch=2)
-    assert [batch.epoch for batch in islice(batches, 9)] == [1, 1, 1, 2, 2, 2, 2, 2, 3]
-
-
-def test_cropping_is_counted() -> None:
+def test_repeated_bos_is_counted() -> None:
     tokens, offsets = make_corpus([3, 9])
     batches = PackedBatches(tokens, offsets, batch_size=1, sequence_len=4, buffer_size=2, refill_batch=2)
-    assert batches.efficiency == 1.0
-    next(batches)  # 3 whole, then the 3 of the next epoch cropped to 2
-    assert (batches.tokens_placed, batches.tokens_cropped) == (5, 1)
-    assert batches.efficiency == pytest.approx(5 / 6)
+    assert (batches.efficiency, batches.tokens_placed) == (1.0, 0)
+    rows = rows_of(batches, 2)  # 3 whole and 2 of 9; then 5 of the 8 that are left, BOS among them
+    assert rows.tolist() == [[0, 1, 2, 3, 4], [3, 5, 6, 7, 8]]
+    assert (batches.tokens_placed, batches.cuts) == (10, 2)
+    assert batches.efficiency == pytest.approx(8 / 10)
     restored = PackedBatches(tokens, offsets, batch_size=1, sequence_len=4, buffer_size=2, refill_batch=2)
     restored.load_state_dict(batches.state_dict())
-    assert restored.tokens_cropped == 1
+    assert restored.efficiency == batches.efficiency
 
 
-def test_a_document_longer_than_any_int64_key_keeps_its_place() -> None:
-    # 2^23 tokens shifted by the arrival bits would overflow 64 bits and look short.
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint64])
+def test_a_long_document_keeps_its_place(dtype: type) -> None:
+    # 2^23 tokens shifted by the bits of a start would overflow 64 bits and look short.
     lengths = [1 << 23, 5, 3]
     tokens = np.zeros(sum(lengths), np.uint16)
     tokens[1 << 23 :] = [1, 1, 1, 1, 1, 2, 2, 2]
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(dtype)
     row = next(PackedBatches(tokens, offsets, batch_size=1, sequence_len=7, buffer_size=3, refill_batch=3))
     assert row.inputs.tolist() == [[1, 1, 1, 1, 1, 2, 2]]
 
 
-def test_batches_do_not_share_memory() -> None:
+def test_batches_do_not_share_memory_with_each_other_or_the_tokens() -> None:
     tokens, offsets = make_corpus([5, 9, 4, 7])
+    tokens = tokens.astype(np.int32)
     batches = PackedBatches(tokens, offsets, batch_size=2, sequence_len=6)
     first = next(batches)
     kept = first.inputs.copy()
-    next(batches)
+    for _ in range(20):
+        next(batches)
     assert np.array_equal(first.inputs, kept)
+    assert np.array_equal(tokens, np.arange(25))
 
 
 def test_bad_input_is_refused() -> None:
@@ -154,22 +182,12 @@ def test_bad_input_is_refused() -> None:
     for name in ("batch_size", "sequence_len", "buffer_size", "refill_batch"):
         with pytest.raises(ValueError, match=name):
             PackedBatches(tokens, offsets, **{"batch_size": 1, "sequence_len": 4, name: 0})
+    for seed in (-1, 2**64):
+        with pytest.raises(ValueError, match="seed"):
+            PackedBatches(tokens, offsets, batch_size=1, sequence_len=4, seed=seed)
     for bad in ([0, 5, 5, 18], [0, 9, 5, 18], [0, 5, 9], [1, 5, 18]):
         with pytest.raises(UserError, match="offsets"):
             PackedBatches(tokens, np.array(bad), batch_size=1, sequence_len=4)
     for empty in ([0], []):
         with pytest.raises(UserError, match="no documents"):
             PackedBatches(tokens[:0], np.array(empty, np.int64), batch_size=1, sequence_len=4)
-
-
-def test_a_state_of_other_data_is_refused() -> None:
-    tokens, offsets = make_corpus([5, 9, 4])
-    state = next_state(PackedBatches(tokens, offsets, batch_size=1, sequence_len=4))
-    for other in ([5, 9, 4, 1], [5, 9, 5]):
-        with pytest.raises(UserError, match="resume with the data"):
-            PackedBatches(*make_corpus(other), batch_size=1, sequence_len=4).load_state_dict(state)
-
-
-def next_state(batches: PackedBatches) -> dict[str, object]:
-    next(batches)
-    return batches.state_dict()

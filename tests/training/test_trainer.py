@@ -4,6 +4,7 @@ import io
 import json
 import math
 import signal
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -74,25 +75,37 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(corpus: Path, tmp_pa
     assert all(mx.array_equal(a[name], b[name]) for name in a)
 
 
-def test_a_run_of_the_version_before_is_resumed_bit_for_bit(corpus: Path, tmp_path: Path) -> None:
+def test_a_run_without_newer_entries_is_resumed_bit_for_bit(corpus: Path, tmp_path: Path) -> None:
     """Its configuration has no section `recipe`, and its checkpoint does not say how many steps were timed."""
     config = make_config(corpus, max_steps=9)
     whole, _ = train(config, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         train(config, tmp_path / "parts", StopAfter(4))
     (folder,) = (tmp_path / "parts").iterdir()
-    path = folder / CHECKPOINT
-    arrays, metadata = mx.load(str(path), return_metadata=True)
-    mx.eval(arrays)
-    state = json.loads(metadata["state"])
-    del state["timed_steps"]
-    mx.save_safetensors(str(path), arrays, {"state": json.dumps(state)})
+    change_state(folder / CHECKPOINT, lambda state: state.pop("timed_steps"))
     text = (folder / CONFIG).read_text()
     (folder / CONFIG).write_text(text.replace("recipe: {}\n", ""))
     assert (folder / CONFIG).read_text() != text
     summary = trainer.resume(folder, reporter=quiet())
     assert losses(Run.open(folder)) == losses(whole)
     assert summary["tokens_per_second"] == pytest.approx(8 * 256 / summary["training_seconds"])
+
+
+def change_state(checkpoint: Path, change: Callable[[dict], object]) -> None:
+    arrays, metadata = mx.load(str(checkpoint), return_metadata=True)
+    mx.eval(arrays)
+    state = json.loads(metadata["state"])
+    change(state)
+    mx.save_safetensors(str(checkpoint), arrays, {"state": json.dumps(state)})
+
+
+def test_a_run_whose_rows_were_packed_otherwise_is_not_resumed(corpus: Path, tmp_path: Path) -> None:
+    config = make_config(corpus, seed=5)
+    run, _ = train(config, tmp_path)
+    assert setup.setup(config, open_data(config)).batches.state_dict()["seed"] == 5
+    change_state(run.path / CHECKPOINT, lambda state: state["batches"].pop("version"))
+    with pytest.raises(UserError, match=r"packed by version 1 .*: start it anew"):
+        trainer.resume(run.path, reporter=quiet())
 
 
 def test_records_after_the_checkpoint_are_written_again_not_twice(corpus: Path, tmp_path: Path) -> None:

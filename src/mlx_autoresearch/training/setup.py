@@ -68,6 +68,7 @@ def setup(config: Config, data: PreparedData) -> Training:
         train.offsets,
         batch_size=config.train.device_batch_size,
         sequence_len=config.model.sequence_len,
+        seed=config.train.seed,
     )
     return Training(config, model, optimizer, interface.make_step(model, optimizer, told), batches, kernels)
 
