@@ -11,7 +11,7 @@ import mlx_autoresearch  # noqa: F401  before anything imports mlx.core
 
 import mlx.core as mx  # isort: skip
 
-from mlx_autoresearch.machine import device, system
+from mlx_autoresearch.machine import compiled, device, system
 from mlx_autoresearch.simulator import compilers
 from tests.support import mac as simulated_mac
 from tests.support.compiler_paths import compiler_path
@@ -46,6 +46,7 @@ _REMEMBERED = (
     system._has_command_line_tools,
     compilers._identify,
     device.cpu_compiler_available,
+    compiled.compiler_version,
 )
 
 

@@ -12,7 +12,7 @@ class Methods:
     """Versions of the metric and of the packing; without arguments, those of this package.
 
     metric 1: the reference's rows, which crop documents; 2: every token of whole documents once.
-    packing 1: the reference's rows, for ever; 2: only until all documents have been read, and every token once an epoch.
+    packing 1: the reference's rows, for ever; 2: those until all documents have been read, every token once an epoch.
     Raise one whenever the same settings and text would give another val_bpb.
     """
 

@@ -17,6 +17,7 @@ from mlx_autoresearch.config.load import with_settings
 from mlx_autoresearch.errors import RunFailed, UserError
 from mlx_autoresearch.ledger.files import HOLDOUT
 from mlx_autoresearch.ledger.ledger import Record
+from mlx_autoresearch.machine import compiled
 from mlx_autoresearch.machine.awake import awake
 from mlx_autoresearch.machine.files import write_atomically
 from mlx_autoresearch.metric.bits import LanguageModel
@@ -157,6 +158,7 @@ def model_of(winner: Winner, run: Run, record: Record) -> Iterator[LanguageModel
     with ExitStack() as stack:
         code = stack.enter_context(code_of(winner, record))
         if code is None:
+            stack.enter_context(compiled.kept())
             yield trained_model(run)
             return
         remote = confined_model(run.path, code, run.config(), Limits(), scratch=winner.folder, mark="best")

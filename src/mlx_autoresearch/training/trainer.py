@@ -17,6 +17,7 @@ from mlx_autoresearch.config.load import settings_of
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.data.prepared import PreparedData
 from mlx_autoresearch.errors import GPUInterrupted, UserError, from_mlx
+from mlx_autoresearch.machine import compiled
 from mlx_autoresearch.machine.awake import awake
 from mlx_autoresearch.machine.lock import device_lock
 from mlx_autoresearch.methods import CURRENT
@@ -54,7 +55,7 @@ def train(
     recipe_settings(config.recipe)  # wrong settings need not wait for the data
     data = open_data(config)
     reporter = reporter or make_reporter()
-    with awake(reporter.say), device_lock(reporter.say) as waited:
+    with awake(reporter.say), device_lock(reporter.say) as waited, compiled.kept():
         clock.started += waited
         training = setup(config, data)
         run = Run.create(config, Path(runs), name, {"data": data_info(data)})
@@ -76,7 +77,7 @@ def resume(path: str | Path, config: Config | None = None, *, reporter: Reporter
     data = open_data(config)
     check_same_data(run, data, "train", "val")
     reporter = reporter or make_reporter()
-    with awake(reporter.say), device_lock(reporter.say) as waited:
+    with awake(reporter.say), device_lock(reporter.say) as waited, compiled.kept():
         clock = Clock(config.train, started + waited)
         training = setup(config, data)
         checkpoint.restore(run, training, clock)
@@ -91,9 +92,10 @@ def evaluate_run(path: str | Path, *, reference: bool = False) -> Bpb:
     replace(run.methods(), packing=CURRENT.packing).require_current(f"the run {run.path}")
     data = open_data(config)
     check_same_data(run, data, "val")
-    model = trained_model(run)
-    bpb = score_model(model, config, data)
-    return replace(bpb, reference_bpb=score_model_as_reference(model, config, data)) if reference else bpb
+    with compiled.kept():
+        model = trained_model(run)
+        bpb = score_model(model, config, data)
+        return replace(bpb, reference_bpb=score_model_as_reference(model, config, data)) if reference else bpb
 
 
 def complete(

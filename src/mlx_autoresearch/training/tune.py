@@ -6,7 +6,7 @@ from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.kernels import choice
 from mlx_autoresearch.kernels.tuning import Measurement
-from mlx_autoresearch.machine import device
+from mlx_autoresearch.machine import compiled, device
 from mlx_autoresearch.recipe.settings import recipe_settings
 
 
@@ -23,13 +23,14 @@ def tune(config: Config, *, again: bool) -> dict[str, choice.Choice]:
     from .setup import choose_kernels, make_model
 
     config = config.model_copy(update={"kernels": "mlx"})
-    model = make_model(config)
-    optimizer = make_optimizer(model, config.for_recipe())
-    shapes = choose_kernels(model, optimizer, config)
-    if again:
-        choice.forget(shapes)
-    model.kernels = optimizer.kernels = "auto"
-    choose_kernels(model, optimizer, config)
+    with compiled.kept():
+        model = make_model(config)
+        optimizer = make_optimizer(model, config.for_recipe())
+        shapes = choose_kernels(model, optimizer, config)
+        if again:
+            choice.forget(shapes)
+        model.kernels = optimizer.kernels = "auto"
+        choose_kernels(model, optimizer, config)
     known = choice.choices()
     return {shape: known[shape] for shape in shapes}
 

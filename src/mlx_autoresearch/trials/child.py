@@ -13,6 +13,7 @@ import mmap
 import os
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ def train(folder: str, config: str, code: str, score: str, events: str) -> int:
         if code:
             overlay.install(Path(code))
         from mlx_autoresearch.config.load import validate_config
+        from mlx_autoresearch.machine import compiled
         from mlx_autoresearch.training import trainer
         from mlx_autoresearch.training.clock import Clock
         from mlx_autoresearch.training.data import data_info, open_data
@@ -65,9 +67,10 @@ def train(folder: str, config: str, code: str, score: str, events: str) -> int:
 
         settings = validate_config(json.loads(config), "the trial")
         data = open_data(settings)
-        training = setup(settings, data)
-        run = Run.create_at(Path(folder), settings, {"data": data_info(data)})
-        trainer.complete(training, Clock(settings.train, started), run, data, reporter, score=score == "1")
+        with nullcontext() if code else compiled.kept():
+            training = setup(settings, data)
+            run = Run.create_at(Path(folder), settings, {"data": data_info(data)})
+            trainer.complete(training, Clock(settings.train, started), run, data, reporter, score=score == "1")
     except LossExploded as error:
         reporter.send(event="trouble", kind="nan", detail=str(error))
     except MetricRefused as error:

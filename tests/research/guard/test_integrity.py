@@ -102,6 +102,24 @@ def test_a_compiled_module_in_the_place_of_a_trusted_one_is_noticed(
     assert planted.name in record.reason
 
 
+def test_a_library_planted_among_those_that_mlx_finds_again_is_noticed(search: Search) -> None:
+    """Every later process would load it."""
+    planted = cache_dir() / "compiled" / "any" / "libplanted.so"
+
+    def damage(search: Search) -> None:
+        planted.parent.mkdir(parents=True)
+        planted.touch()
+
+    search.run_trial = vandal(search, damage)
+    try:
+        run_search(search, experiments=1)
+    finally:
+        shutil.rmtree(planted.parent, ignore_errors=True)
+    record = search.ledger.records()[1]
+    assert record.status == "rejected"
+    assert planted.name in record.reason
+
+
 def test_a_home_in_the_checkout_that_git_does_not_ignore_is_the_searchs_own(
     repository: Path, tiny: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:

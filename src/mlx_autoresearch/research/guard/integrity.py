@@ -17,6 +17,7 @@ from mlx_autoresearch.data.prepared import PreparedData
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.kernels.registry import kernel_folder
 from mlx_autoresearch.ledger.files import TRUSTED, experiments_folder
+from mlx_autoresearch.machine.compiled import kept_files
 from mlx_autoresearch.machine.files import is_hidden, write_atomically
 from mlx_autoresearch.sandbox import landlock
 from mlx_autoresearch.training.data import find_data
@@ -141,7 +142,7 @@ def _surroundings(search: Search, own: Path, code: Path | None) -> dict[str, str
     if not landlock.version():  # where there is, it keeps all else as it is
         state |= _experiments(search.home, own)
         state |= checkout_state(search.repository, search.home, search.config.tag)
-        state |= {str(path): identity(path) for path in _INSTALLED.rglob("*.pyc")}
+        state |= {str(path): identity(path) for path in (*_INSTALLED.rglob("*.pyc"), *kept_files())}
     return state
 
 
