@@ -15,6 +15,7 @@ class Reporter:
     def __init__(self, stream: TextIO | None = None):
         self.stream = stream or sys.stdout
         self._printed_at = float("-inf")
+        self._compiling = False
 
     def __enter__(self) -> Reporter:
         return self
@@ -38,6 +39,16 @@ class Reporter:
             f"on {d['device']}; run folder {d['run']}"
         )
         self.say("the first step compiles and is not counted")
+
+    def compiling(self, counter: str) -> None:
+        """MLX compiles what the first step needs; called often, from another thread."""
+        if not self._compiling:
+            self._compiling = True
+            self.say(counter)
+
+    def compiled(self, loops: int, seconds: float) -> None:
+        """The first step is done, and has compiled so many loops."""
+        self.say(f"compiled {loops} loops in {seconds:.0f} s")
 
     def step(self, record: dict[str, Any], remaining: float) -> None:
         """One optimizer step, as logged, and the seconds left."""
@@ -77,6 +88,12 @@ class TerminalReporter(Reporter):
 
     def say(self, message: str) -> None:
         self._progress.console.print(message, markup=False, highlight=False)
+
+    def compiling(self, counter: str) -> None:
+        self._progress.update(self._task, description=counter)
+
+    def compiled(self, loops: int, seconds: float) -> None:
+        self._progress.update(self._task, description=f"compiled {loops} loops in {seconds:.0f} s")
 
     def step(self, record: dict[str, Any], remaining: float) -> None:
         share = record["training_seconds"] / max(record["training_seconds"] + remaining, 1e-9)

@@ -26,6 +26,7 @@ from mlx_autoresearch.recipe.settings import recipe_settings
 
 from . import checkpoint
 from .clock import Clock
+from .compilation import Compilation
 from .data import check_same_data, data_info, open_data
 from .files import CHECKPOINT
 from .fit import memory_warning
@@ -109,11 +110,16 @@ def complete(
     with reporter, _interruption_explained(run):
         reporter.start(describe(training, run.path))
         peaks = Peaks.here(compute_dtype(training.config))
-        with stop_requested() as stop, closing(loop(training, clock, peaks.measured)) as records:
+        with (
+            stop_requested() as stop,
+            Compilation(reporter) as compilation,
+            closing(loop(training, clock, peaks.measured)) as records,
+        ):
             every, saved_at = training.config.train.checkpoint_every, clock.training_seconds
             watch = LossWatch(training.config.data.vocab_size, run.path)
             first = clock.step + 1
             for record in records:
+                compilation.end()  # nothing may run beside the steps that count
                 if record["step"] == first and (warning := memory_warning(training.peak_memory)):
                     reporter.warn(warning)
                 try:
