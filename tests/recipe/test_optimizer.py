@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -7,9 +12,10 @@ from mlx.utils import tree_map
 
 from mlx_autoresearch.config.gpt import GPTConfig
 from mlx_autoresearch.recipe.model import GPT
-from mlx_autoresearch.recipe.muon import muon_update, newton_schulz
+from mlx_autoresearch.recipe.muon import POLAR_EXPRESS, muon_update, newton_schulz
 from mlx_autoresearch.recipe.optimizer import AdamWGroup, MuonAdamW, MuonGroup, adamw_update
 from tests.support.arrays import normal, relative_error
+from tests.support.compiled_loops import loops, needs_gcc
 
 
 @pytest.mark.parametrize("shape", [(1, 5, 5), (3, 8, 33), (2, 33, 8), (4, 1, 7), (1, 64, 64)])
@@ -41,6 +47,39 @@ def test_newton_schulz_in_bfloat16() -> None:
     # Summed in bfloat16, 65,536 ones make 256, a norm 16 times too small, and the iteration explodes.
     ones = newton_schulz(mx.ones((1, 256, 256), mx.bfloat16), 5, dtype=mx.bfloat16).astype(mx.float32)
     assert 0.6 < ones.mean().item() * 256 < 1.3
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16], ids=str)
+@pytest.mark.parametrize("shape", [(2, 16, 48), (2, 48, 16)])
+def test_newton_schulz_computes_with_the_numbers_of_the_table(shape, dtype: mx.Dtype) -> None:
+    g = normal(shape, 3)
+    x = newton_schulz(g, 0, dtype=dtype)
+    for a, b, c in POLAR_EXPRESS:
+        xt = x.swapaxes(-2, -1)
+        A = x @ xt if shape[-2] < shape[-1] else xt @ x
+        B = b * A + c * (A @ A)
+        x = a * x + (B @ x if shape[-2] < shape[-1] else x @ B)
+    assert x.dtype == dtype
+    assert mx.array_equal(newton_schulz(g, 5, dtype=dtype, implementation="mlx"), x)
+
+
+@needs_gcc
+def test_every_iteration_of_newton_schulz_runs_the_same_loops(tmp_path: Path) -> None:
+    """More of them compile no more: a cold first step is mostly compilation."""
+    made = []
+    for steps in (2, 5):
+        temporary = tmp_path / str(steps)
+        temporary.mkdir()
+        code = f"""
+import mlx_autoresearch
+import mlx.core as mx
+from mlx_autoresearch.recipe.muon import newton_schulz
+mx.set_default_device(mx.cpu)
+mx.eval(mx.compile(lambda g: newton_schulz(g, {steps}, implementation="mlx"))(mx.ones((1, 4, 8))))
+"""
+        subprocess.run([sys.executable, "-c", code], env=os.environ | {"TMPDIR": str(temporary)}, check=True)
+        made.append([path.name for path in loops(temporary)])
+    assert made[0] == made[1] != []
 
 
 def test_adamw_against_its_definition_in_float64() -> None:

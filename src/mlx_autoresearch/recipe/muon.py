@@ -41,7 +41,10 @@ def _normalised(g: mx.array, dtype: mx.Dtype) -> mx.array:
 def _composed_newton_schulz(g: mx.array, *, steps: int, dtype: mx.Dtype) -> mx.array:
     x = _normalised(g, dtype)
     tall = x.shape[-2] > x.shape[-1]
-    for a, b, c in POLAR_EXPRESS[:steps]:
+    # As an array: `mx.compile` would write numbers into its loops, and compile them anew for each iteration.
+    coefficients = mx.array(POLAR_EXPRESS).astype(dtype)
+    for i in range(min(steps, len(POLAR_EXPRESS))):
+        a, b, c = (coefficients[i, j] for j in range(3))
         xt = x.swapaxes(-2, -1)
         A = xt @ x if tall else x @ xt  # the smaller Gram matrix
         B = b * A + c * (A @ A)
