@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mlx_autoresearch.machine import device
+from tests.support.compiled_loops import needs_gcc
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -21,6 +22,16 @@ def test_train_step_compares_with_a_plain_port() -> None:
     done = run("benchmarks/train_step.py", "configs/tiny.yaml")
     assert done.returncode == 0, done.stderr
     assert "plain MLX" in done.stdout and "ratio of medians" in done.stdout
+
+
+@needs_gcc
+@pytest.mark.skipif(device.is_gpu(), reason="it is about a CPU")
+def test_cold_start_computes_the_same_on_all_sides() -> None:
+    done = run("benchmarks/cold_start.py", "configs/tiny.yaml", "model.n_layer=1")
+    assert done.returncode == 0, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines()[2:]]
+    assert len({row[-1] for row in rows}) == 1, "the first loss"
+    assert [int(row[-2]) > 0 for row in rows] == [True, True, False, True]
 
 
 @pytest.mark.skipif(device.is_gpu(), reason="here it runs, for minutes")
