@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from mlx_autoresearch.sandbox import processes
@@ -34,6 +35,20 @@ def test_a_home_inside_another_or_of_a_like_name_keeps_its_processes(tmp_path: P
     finally:
         for command in running.values():
             command.stop()
+
+
+def test_processes_are_killed_after_the_clock_was_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are known by when they started, which a clock that is set moves, in seconds since the epoch."""
+    mark = f"test:{tmp_path}"
+    command = Running(SLEEP, cwd=tmp_path, env={}, seconds=60, mark=mark)
+    try:
+        wait_until(lambda: bool(processes.marked(mark)))
+        real = psutil._psplatform.boot_time  # type: ignore[attr-defined]
+        monkeypatch.setattr(psutil._psplatform, "boot_time", lambda: real() + 1)  # type: ignore[attr-defined]
+        assert processes.kill_all(lambda: processes.marked(mark), seconds=2) == 1
+        assert command.wait().returncode == -9
+    finally:
+        command.stop()
 
 
 @pytest.mark.parametrize("value", ["{mark}", "{mark}//", "{mark}//0123"])

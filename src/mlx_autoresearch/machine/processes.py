@@ -6,7 +6,7 @@ import ctypes
 import os
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import psutil
@@ -19,12 +19,16 @@ _GONE = (psutil.NoSuchProcess, psutil.AccessDenied, ProcessLookupError, Permissi
 
 @dataclass(frozen=True)
 class Process:
-    """A running process, zombies left out; started: seconds since the epoch, which tells it from a later one."""
+    """A running process, zombies left out. Equal are those that are the same process, whoever its parent is by now.
+
+    handle: tells it from a later one of its number, also after the clock was set: psutil counts from the start of the
+    machine.
+    """
 
     pid: int
-    parent: int
-    session: int
-    started: float
+    parent: int = field(compare=False)
+    session: int = field(compare=False)
+    handle: psutil.Process
 
 
 def running() -> list[Process]:
@@ -33,23 +37,21 @@ def running() -> list[Process]:
     for process in psutil.process_iter():
         with suppress(*_GONE), process.oneshot():
             if process.status() != psutil.STATUS_ZOMBIE:
-                found.append(Process(process.pid, process.ppid(), os.getsid(process.pid), process.create_time()))
+                found.append(Process(process.pid, process.ppid(), os.getsid(process.pid), process))
     return found
 
 
 def environment(process: Process) -> dict[str, str]:
     """Its environment variables; empty where it has ended or macOS hides them, as for programs of the system."""
     with suppress(*_GONE):
-        return psutil.Process(process.pid).environ()
+        return process.handle.environ()
     return {}
 
 
 def send(process: Process, number: int) -> None:
     """Send a signal, unless the process has ended, another one has its number, or it is another user's."""
     with suppress(*_GONE):
-        handle = psutil.Process(process.pid)
-        if handle.create_time() == process.started:
-            handle.send_signal(number)
+        process.handle.send_signal(number)  # which looks whether the number is another's now
 
 
 def memory(processes: Iterable[Process]) -> int:

@@ -28,16 +28,16 @@ class Family:
 
     def __init__(self, child: int):
         """child: a process that this one has started, which leads a session; it may have ended."""
-        self._seen: set[tuple[int, float]] = set()
+        self._seen: set[Process] = set()
         self._sessions = {child}
 
     def look(self) -> list[Process]:
         """Those that are running now."""
         everyone, own = running(), os.getpid()
-        self._seen &= {(p.pid, p.started) for p in everyone}
+        self._seen &= set(everyone)
         # One that is empty can get no new member: its number may come to be somebody else's.
         self._sessions &= {p.session for p in everyone}
-        members = {pid for pid, _ in self._seen}
+        members = {p.pid for p in self._seen}
         while True:
             roots = members | {own}
             more = [
@@ -49,7 +49,7 @@ class Family:
                 break
             members |= {p.pid for p in more}
         found = [p for p in everyone if p.pid in members]
-        self._seen |= {(p.pid, p.started) for p in found}
+        self._seen |= set(found)
         self._sessions |= {p.session for p in found} - {os.getsid(0)}
         return found
 
@@ -83,4 +83,4 @@ def kill_all(find: Callable[[], Iterable[Process]], seconds: float = 10.0) -> in
                 os.waitpid(process.pid, os.WNOHANG)
         seen |= set(found)
         time.sleep(0.01)
-    return len({(p.pid, p.started) for p in seen})
+    return len(seen)
