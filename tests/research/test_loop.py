@@ -51,7 +51,8 @@ def test_a_search_of_another_metric_is_looked_at_and_not_resumed(repository: Pat
     ledger.write_text("".join(json.dumps(values) + "\n" for values in old))
     with pytest.raises(UserError, match=r"the search \S+ was begun with version 1 of the metric \(now 2\)"):
         Search.open(search.home)
-    assert "version 1 of the metric (now 2): not comparable with new results" in status_text(search.home)
+    marked = "version 1 of the metric (now 2) and version 1 of the packing (now 2): not comparable with new results"
+    assert marked in status_text(search.home)
 
 
 def test_what_helps_is_kept_and_what_does_not_is_discarded(repository: Path, tiny: Config) -> None:

@@ -43,7 +43,7 @@ def trained_here(config: Config, *, seed: int, folder: Path, code: Path | None, 
     """In the place of `run_trial`: really trains, in this process and with the installed code."""
     config = config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})})
     summary = train_in(folder, config, score=True, reporter=Reporter(io.StringIO()))
-    bpb = summary["val_bpb"] - 0.1 * config.optimizer.matrix_lr  # so that the script's second step wins
+    bpb = summary["val_bpb"] - config.optimizer.matrix_lr  # so that the script's second step wins
     return Trial(seed, bpb, summary["num_steps"], 1, 1.0, 1.0, 1.0, 1.0, str(folder))
 
 

@@ -23,7 +23,7 @@ from tests.support.sweeps import Lines, Sweeper, bpb, free_trial, rows, run_swee
 
 def test_every_point_is_tried_with_every_seed(file: Sweeper) -> None:
     result = run_sweep(file(seeds=[1, 3]))
-    assert result.values == {"optimizer.matrix_lr": 0.04}
+    assert result.values == {"optimizer.unembedding_lr": 0.004}
     assert result.val_bpb == pytest.approx(2.002)
     table = rows(result.home)
     assert [row["optimizer.matrix_lr"] for row in table] == ["0.04", "0.1", "0.01"]
@@ -131,9 +131,9 @@ def test_real_training(file: Sweeper, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlx_autoresearch.trials.trial import run_trial
 
     monkeypatch.setattr(worker, "run_trial", run_trial)
-    result = run_sweep(file(space={"optimizer.matrix_lr": [0.04, 0.0]}))
+    result = run_sweep(file(space={"optimizer.unembedding_lr": [0.004, 0.0]}))
     runs = [json.loads(p.read_text()) for p in sorted(result.home.glob("trials/*/42/summary.json"))]
     assert len(runs) == 2
     assert result.val_bpb == min(run["val_bpb"] for run in runs)
-    assert result.values == {"optimizer.matrix_lr": 0.04}
+    assert result.values == {"optimizer.unembedding_lr": 0.004}
     assert sorted(os.listdir(result.home / "locks")) == ["journal.lock", "sweep.lock"]

@@ -24,16 +24,20 @@ TRAIN = """
 import sys
 import mlx_autoresearch
 from mlx_autoresearch.config.load import load_config
+from mlx_autoresearch.data.prepare import prepare
+from mlx_autoresearch.machine.paths import cache_dir
 from mlx_autoresearch.training import trainer
 from mlx_autoresearch.training.progress import Reporter
-print(repr(trainer.train(load_config(sys.argv[1]), runs=sys.argv[2], reporter=Reporter())["val_bpb"]))
+config = load_config(sys.argv[1])
+prepare(config.data.source, vocab_size=config.data.vocab_size, cache_dir=cache_dir(), quiet=True)
+print(repr(trainer.train(config, runs=sys.argv[2], reporter=Reporter())["val_bpb"]))
 """
 
 
 def train(config: Path, temporary: Path, runs: Path) -> list[str]:
     """The lines of a training in a process whose TMPDIR is `temporary`."""
     temporary.mkdir(exist_ok=True)
-    env = os.environ | {"TMPDIR": str(temporary)}
+    env = os.environ | {"TMPDIR": str(temporary), "MLX_AUTORESEARCH_CACHE": str(runs / "cache")}  # one that is empty
     done = subprocess.run(
         [sys.executable, "-c", TRAIN, str(config), str(runs)], env=env, capture_output=True, text=True, check=False
     )
@@ -42,12 +46,15 @@ def train(config: Path, temporary: Path, runs: Path) -> list[str]:
 
 
 @needs_gcc
-def test_a_training_counts_what_it_compiles_and_the_next_one_finds_it(corpus: Path, tmp_path: Path) -> None:
+def test_a_training_counts_what_it_compiles_and_the_next_one_finds_it(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "config.yaml").write_text(make_config(corpus, max_steps=2).to_yaml())
     cold = train(tmp_path / "config.yaml", tmp_path / "before", tmp_path / "runs")
     assert any(line.startswith("compiling") and "once on this machine" in line for line in cold)
     assert any(line.startswith("compiled ") for line in cold)
     made = {path.name for path in loops(tmp_path / "before")}
+    monkeypatch.setenv("MLX_AUTORESEARCH_CACHE", str(tmp_path / "runs" / "cache"))
     assert made <= {path.name for path in kept_files()}
     warm = train(tmp_path / "config.yaml", tmp_path / "after", tmp_path / "runs")
     assert not any(line.startswith("compil") for line in warm)

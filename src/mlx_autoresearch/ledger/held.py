@@ -8,7 +8,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-from mlx_autoresearch.machine.files import flush_to_disk, sync_folder, write_atomically
+from mlx_autoresearch.machine.files import flush_to_disk, sync, write_atomically
 
 
 class HeldFile:
@@ -40,7 +40,7 @@ class HeldFile:
             file.flush()
             flush_to_disk(file.fileno())
         if self.content is None:
-            sync_folder(self.path.parent)
+            sync(self.path.parent)
         self.content = (self.content or b"") + data
 
     def restore(self) -> bool:

@@ -29,12 +29,12 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     try:
         yield new
         if durable:
-            _sync(new)
+            sync(new)
         new.replace(path)
     finally:
         new.unlink(missing_ok=True)
     if durable:
-        sync_folder(path.parent)
+        sync(path.parent)
 
 
 def write_atomically(path: Path, content: str | bytes, *, durable: bool = True) -> None:
@@ -62,9 +62,13 @@ def flush_to_disk(descriptor: int) -> None:
     os.fsync(descriptor)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names of a folder's new files survive a power cut."""
-    _sync(folder)
+def sync(path: Path) -> None:
+    """Make a file's content, or the names of a folder's new files, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        flush_to_disk(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _delete_abandoned(path: Path) -> None:
@@ -88,14 +92,6 @@ def _runs(process: int) -> bool:
 def _host() -> str:
     """This machine's name, of which process numbers are: a shared folder may hold files of others."""
     return re.sub(r"\W", "_", socket.gethostname())
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        flush_to_disk(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def is_hidden(path: Path, above: Path) -> bool:

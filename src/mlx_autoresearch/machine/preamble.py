@@ -20,6 +20,7 @@ import mlx.core as mx
 
 from . import system
 from .compiled import compiler_changed, compiler_version
+from .files import sync
 
 _HEADER = Path("mlx", "backend", "cpu", "compiled_preamble.h")
 _GCH = _HEADER.with_name(f"{_HEADER.name}.gch")
@@ -52,7 +53,7 @@ def precompile(loops: Path, given_up: Callable[[], bool] = lambda: False) -> boo
                 return False
             target = loops / _GCH
             target.parent.mkdir(parents=True, exist_ok=True)
-            _sync(header)  # GCC ends with an error at one that is cut short
+            sync(header)  # GCC ends with an error at one that is cut short
             header.replace(target)
             return True
     return False
@@ -96,11 +97,3 @@ def _run(command: list[str], given_up: Callable[[], bool]) -> bool:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(_POLL_SECONDS)
     return process.returncode == 0
-
-
-def _sync(file: Path) -> None:
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
