@@ -1,11 +1,14 @@
 """Compiles every kernel of custom_kernels/ with Apple's compiler, for each version of Metal's language from 3.1 on.
 
-python scripts/compile_metal.py    needs `xcrun metal`: Xcode, and since Xcode 26 its Metal toolchain
+    python scripts/compile_metal.py [VERSION ...]
+
+Needs `xcrun metal`: Xcode, and since Xcode 26 its Metal toolchain. VERSION, as metal3.2: one that it must know.
 
 The source is the one that MLX makes of a kernel: its preamble, from the headers that its wheel brings, the kernel's own
 header, a signature, the body, and an instance of its template. Nothing is run, so no GPU is needed.
 
-Exit code 1: a kernel does not compile; a line each says why. Exit code 2: there is no compiler, or it knows no version.
+Exit code 1: a kernel does not compile; a line each says why. Exit code 2: there is no compiler, it knows no version or
+not one that it must know.
 """
 
 from __future__ import annotations
@@ -83,9 +86,14 @@ def metal_source(file: KernelFile, signature: Signature) -> str:
 
 def main() -> int:
     try:
+        if unknown := set(sys.argv[1:]) - set(VERSIONS):
+            raise UserError(f"{', '.join(sorted(unknown))}: the versions are {', '.join(VERSIONS)}")
         known = {version: compile_source("", version) for version in VERSIONS}
         if all(known.values()):
             raise UserError(f"`{' '.join(COMPILER)}` compiles for none of {', '.join(VERSIONS)}: {known[VERSIONS[0]]}")
+        for version in sys.argv[1:]:
+            if known[version]:
+                raise UserError(f"{version} is not known to this compiler: {known[version]}")
         return compile_all(known)
     except UserError as error:
         print(f"compile_metal: {error}", file=sys.stderr)

@@ -97,12 +97,14 @@ case "$source" in *custom_kernel_"$BROKEN"\\(*)
 """
 
 
-def compile_metal(folder: Path, broken: str, program: str | None = XCRUN) -> subprocess.CompletedProcess[str]:
+def compile_metal(
+    folder: Path, broken: str, program: str | None = XCRUN, required: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
     if program:
         (folder / "xcrun").write_text(program)
         (folder / "xcrun").chmod(0o755)
     env = os.environ | {"PATH": f"{folder}:/usr/bin:/bin" if program else str(folder), "BROKEN": broken}
-    command = [sys.executable, str(ROOT / "scripts/compile_metal.py")]
+    command = [sys.executable, str(ROOT / "scripts/compile_metal.py"), *required]
     return subprocess.run(command, env=env, capture_output=True, text=True)
 
 
@@ -120,6 +122,29 @@ def test_a_kernel_that_does_not_compile_is_named_and_the_others_go_on(tmp_path: 
     assert done.returncode == 1
     assert done.stdout.count("newton_schulz_gram does not compile: <stdin>:7:3: error: expected unqualified-id") == 2
     assert done.stdout.count("17 kernels") == 2
+
+
+def test_a_version_that_must_be_known_and_is_not_is_an_error(tmp_path: Path) -> None:
+    assert compile_metal(tmp_path, "none", required=("metal3.2",)).returncode == 0
+    for version, said in (
+        ("metal4.0", "metal4.0 is not known to this compiler"),
+        ("metal9", "the versions are metal3.1"),
+    ):
+        done = compile_metal(tmp_path, "none", required=(version,))
+        assert done.returncode == 2
+        assert said in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_each_mac_must_know_its_version_of_the_language() -> None:
+    metal = next(job for name, job in jobs() if name == "metal")
+    versions = {machine["os"]: machine["language"] for machine in metal["strategy"]["matrix"]["include"]}
+    assert versions == {"macos-14": "metal3.1", "macos-15": "metal3.2", "macos-26": "metal4.0"}
+    assert any("compile_metal.py ${{ matrix.language }}" in line for line in commands())
+
+
+def test_no_line_hides_a_failure() -> None:
+    """`bash -e` goes on after a line that begins with `!`, whatever comes of it."""
+    assert not [line for line in commands() if line.lstrip().startswith("!")]
 
 
 @pytest.mark.parametrize(

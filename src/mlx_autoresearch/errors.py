@@ -67,7 +67,7 @@ class MetricRefused(RunFailed):
     """The metric refuses the model: its logits are not finite, have a wrong shape, or depend on later tokens."""
 
 
-def from_mlx(error: RuntimeError | MemoryError) -> ReportedError | None:
+def from_mlx(error: RuntimeError | MemoryError | ValueError) -> ReportedError | None:
     """What a user can do about an error that MLX raised; None where it is unknown.
 
     MLX raises RuntimeError for everything, so this is the one place where kinds are told apart by text.

@@ -96,12 +96,16 @@ def test_an_interruption_is_not_a_kernels_fault(monkeypatch: pytest.MonkeyPatch,
     operation = Alternatives("rope", lambda x: x, interrupted, (), lambda x: (x,))
     for call in (
         lambda: try_out(*found),
-        lambda: verify_on_gpu(find_kernel("rope"), "metal"),
         lambda: chosen_for(operation, (x,), {}, "metal"),
     ):
         with pytest.raises(GPUInterrupted, match="macOS stopped the work on the GPU"), measuring():
             call()
     assert choices() == {}
+    report = verify_on_gpu(find_kernel("rope"), "metal")
+    assert "macOS stopped the work on the GPU" in str(report.findings[0])
+    advice = r"it was measuring rope .*: should that happen again, set kernels=mlx"
+    with pytest.raises(GPUInterrupted, match=advice), measuring():
+        chosen_for(operation, (x,), {}, "metal")
 
 
 def test_the_compilers_first_error_is_what_is_shown() -> None:

@@ -14,7 +14,7 @@ from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.errors import OutOfMemory, UserError
 from mlx_autoresearch.kernels.launch import launches
 from mlx_autoresearch.machine import device
-from mlx_autoresearch.recipe import interface, loss
+from mlx_autoresearch.recipe import attention, interface, loss, muon
 from mlx_autoresearch.training import fit
 from mlx_autoresearch.training.memory import CHUNK_ELEMENTS, memory_needed
 from mlx_autoresearch.training.setup import make_model
@@ -36,7 +36,8 @@ def on_mac(monkeypatch: pytest.MonkeyPatch, model: str) -> None:
     monkeypatch.delenv("AGX_RELAX_CDM_CTXSTORE_TIMEOUT", raising=False)
     monkeypatch.setattr(mx, "device_info", lambda *_: MODELS[model].device_info())
     monkeypatch.setattr(device, "is_gpu", lambda: True)
-    monkeypatch.setattr(loss, "is_gpu", lambda: True)
+    for module in (attention, loss, muon):
+        monkeypatch.setattr(module, "is_gpu", lambda: True)
     monkeypatch.setattr(device, "kernel_backend", lambda: "metal")
 
 
@@ -101,13 +102,30 @@ def test_no_dispatch_of_a_shipped_configuration_is_longer_than_a_quarter_teraflo
     assert fit.longest_dispatch(configuration("reference"))[1] > fit.LONGEST_DISPATCH
 
 
+def test_newton_schulz_of_a_deep_model_is_split(monkeypatch) -> None:
+    """All matrices of a shape are one product otherwise: 0.34 and 0.70 TFLOP, whatever the batch."""
+    on_mac(monkeypatch, "M4 Max 128 GB")
+    for depth in (20, 24):
+        config = configuration(
+            "default", f"model.depth={depth}", "train.device_batch_size=4", "train.total_batch_size=2048"
+        )
+        for kernels in ("mlx", "custom"):
+            longest = max(dispatches(config.model_copy(update={"kernels": kernels}), monkeypatch))
+            assert longest <= fit.LONGEST_DISPATCH
+
+
 def dispatches(config: Config, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """FLOP of every product and every launch of attention and Newton-Schulz in a step, which is traced, not computed.
 
     A product's gradients, which MLX makes, are products of the same size.
     """
     found: list[float] = []
-    product = mx.array.__matmul__
+    product, attend = mx.array.__matmul__, mx.fast.scaled_dot_product_attention
+
+    def attended(q: mx.array, k: mx.array, v: mx.array, **options: Any) -> mx.array:
+        pairs = q.shape[2] * k.shape[2] / (2 if isinstance(options["mask"], str) else 1)  # "causal"
+        found.append(4.0 * q.shape[0] * q.shape[1] * q.shape[3] * pairs)
+        return attend(q, k, v, **options)
 
     def counted(a: mx.array, b: mx.array) -> mx.array:
         found.append(2.0 * a.size * b.shape[-1])
@@ -118,6 +136,7 @@ def dispatches(config: Config, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     with monkeypatch.context() as patch, launches() as launched:
         fake_metal(patch, ())
         patch.setattr(mx.array, "__matmul__", counted)
+        patch.setattr(mx.fast, "scaled_dot_product_attention", attended)
         optimizer = interface.make_optimizer(model, told)
         interface.trace_step(model, optimizer, told)
     assert len(found) > 10

@@ -131,6 +131,19 @@ def test_the_length_of_a_resumed_run_may_change_and_nothing_else(corpus: Path, t
         trainer.resume(run.path, other, reporter=quiet())
 
 
+def test_a_resumed_run_may_take_smaller_micro_batches(corpus: Path, tmp_path: Path) -> None:
+    """As on a smaller machine: the rows of each step are the same, and so are the losses but for rounding."""
+    config = make_config(corpus, max_steps=9)
+    train(config, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "parts", StopAfter(4))
+    (folder,) = (tmp_path / "parts").iterdir()
+    smaller = config.model_copy(update={"train": config.train.model_copy(update={"device_batch_size": 2})})
+    trainer.resume(folder, smaller, reporter=quiet())
+    (whole,) = (tmp_path / "whole").iterdir()
+    assert losses(Run.open(folder)) == pytest.approx(losses(Run.open(whole)), rel=1e-4)
+
+
 def test_other_validation_data_is_refused(corpus: Path, tmp_path: Path) -> None:
     run, _ = train(make_config(corpus), tmp_path)
     info = json.loads((run.path / "run.json").read_text())

@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 import mlx.core as mx
 
+from mlx_autoresearch.errors import GPUInterrupted
 from mlx_autoresearch.machine import device, system
 from mlx_autoresearch.machine.files import write_atomically
 from mlx_autoresearch.machine.paths import cache_dir
@@ -94,6 +95,9 @@ def _measure_and_remember(
 
     try:
         measured = measure(operation, arrays, settings, language, before_the_kernel)
+    except GPUInterrupted as error:
+        forget([key])
+        raise GPUInterrupted(f"{error}; it was measuring {key}: should that happen again, set kernels=mlx") from None
     except BaseException:  # somebody stopped us
         forget([key])
         raise

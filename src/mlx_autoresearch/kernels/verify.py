@@ -13,7 +13,7 @@ from typing import Any, Literal
 import mlx.core as mx
 import numpy as np
 
-from mlx_autoresearch.errors import UserError, raise_interruption
+from mlx_autoresearch.errors import GPUInterrupted, UserError, from_mlx
 from mlx_autoresearch.machine import device
 from mlx_autoresearch.plain_text import one_line
 from mlx_autoresearch.simulator import Finding, lint, run
@@ -231,8 +231,8 @@ def require_gpu(language: Literal["metal", "cuda"]) -> None:
 def verify_on_gpu(file: KernelFile, language: Literal["metal", "cuda"], shapes: Iterable[Sizes] = ()) -> KernelReport:
     """Runs the same cases on this machine's GPU and compares with the same definition.
 
-    A case that does not compile or cannot be launched is a finding. Raises UserError where there is no such GPU, and
-    GPUInterrupted where macOS stops the work.
+    A case that does not compile or cannot be launched is a finding, and so is one in which macOS stopped the work; its
+    text says that the kernel need not be to blame. Raises UserError where there is no such GPU.
     """
     require_gpu(language)
     report = KernelReport(file.name, [])
@@ -244,8 +244,9 @@ def verify_on_gpu(file: KernelFile, language: Literal["metal", "cuda"], shapes: 
             outputs = run_on_gpu(file.kernel, language, [array for array, _ in given], call)
             mx.eval(outputs)
         except (RuntimeError, ValueError) as broken:
-            raise_interruption(broken)
-            findings, error = [Finding("launch-error", first_error(broken), file.kernel.source_file)], 0.0
+            said = from_mlx(broken)
+            text = str(said) if isinstance(said, GPUInterrupted) else first_error(broken)
+            findings, error = [Finding("launch-error", text, file.kernel.source_file)], 0.0
         else:
             findings, error = compare(file, call, outputs, [exact for _, exact in given])
         report.cases.append(CaseReport(sizes, 0, findings, error, time.perf_counter() - started))

@@ -23,7 +23,8 @@ from mlx_autoresearch.machine.device import cpu_compiler_available, is_gpu
 from .rows import Row, pack, sample, scorable
 
 CHUNK_ELEMENTS = 2**23  # logits held at once: 32 MiB of float32, whatever the vocabulary and the row length
-ROWS = 8  # rows of one forward pass; fixed, so that the same model gives the same digits
+ROWS = 8  # rows of one forward pass, at most; fixed, so that the same model gives the same digits
+TOKENS = 8192  # of one forward pass, unless a row is longer: macOS stops a GPU that works long at once
 TOLERANCE = 0.01  # nats by which a log-probability may change when later tokens do
 _LEAST_NATS = -1e-3  # what rounding may make of a cross-entropy of zero
 
@@ -75,7 +76,8 @@ def evaluate_bpb(
     Raises MetricRefused when the model's logits are unusable.
     """
     chosen = sample(offsets, eval_tokens)
-    total, n_bytes, n_tokens = _score(model, pack(tokens, offsets, chosen, sequence_len=sequence_len), token_bytes)
+    rows = pack(tokens, offsets, chosen, sequence_len=sequence_len)
+    total, n_bytes, n_tokens = _score(model, rows, token_bytes, sequence_len)
     reference = None
     if reference_token_bytes is not None:
         reference = reference_bpb(
@@ -103,17 +105,19 @@ def reference_bpb(
     every = np.ones(sequence_len, bool)
     rows = (Row(row, every) for row in reference_rows(tokens, offsets, sequence_len=sequence_len))
     count = max(1, min(eval_tokens, len(tokens)) // sequence_len)
-    total, n_bytes, _ = _score(model, islice(rows, count), reference_token_bytes)
+    total, n_bytes, _ = _score(model, islice(rows, count), reference_token_bytes, sequence_len)
     return total / (math.log(2) * n_bytes)
 
 
-def _score(model: LanguageModel, rows: Iterable[Row], token_bytes: np.ndarray) -> tuple[float, int, int]:
+def _score(
+    model: LanguageModel, rows: Iterable[Row], token_bytes: np.ndarray, sequence_len: int
+) -> tuple[float, int, int]:
     """The sums over the scored targets of `rows`: nats, bytes, tokens."""
-    vocab_size = len(token_bytes)
+    vocab_size, count = len(token_bytes), max(1, min(ROWS, TOKENS // sequence_len))
     nats: list[float] = []
     n_bytes = n_tokens = 0
     remaining = iter(rows)
-    for i, batch in enumerate(iter(lambda: list(islice(remaining, ROWS)), [])):
+    for i, batch in enumerate(iter(lambda: list(islice(remaining, count)), [])):
         tokens = np.stack([row.tokens for row in batch])  # (B, T + 1)
         inputs, targets = tokens[:, :-1], tokens[:, 1:]
         counted = np.stack([row.scored for row in batch]) & (token_bytes[targets] > 0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import mlx.core as mx
 
 from mlx_autoresearch.kernels.operation import Implementation, Language, Operation, random_like
+from mlx_autoresearch.machine.device import is_gpu
 
 # (a, b, c) of X <- aX + (bA + cA²)X with A = XXᵀ, for 5 iterations with a safety factor of 2e-2.
 POLAR_EXPRESS = (
@@ -19,6 +20,8 @@ POLAR_EXPRESS = (
     (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
 )
 
+_MOST_FLOP = 0.25e12  # of a product of several matrices on a GPU: macOS stops one that works long at once
+
 
 def newton_schulz(
     g: mx.array, steps: int, dtype: mx.Dtype = mx.float32, *, implementation: Implementation = "auto"
@@ -28,6 +31,14 @@ def newton_schulz(
     steps: iterations, 0 ... 5. The Frobenius norm is taken in float32; the products run in `dtype`, which is also the
     result's. implementation: see `kernels.operation`. Raises ValueError when it cannot run here.
     """
+    if g.ndim == 3 and g.size and is_gpu():
+        K, m, n = g.shape
+        most = max(1, int(_MOST_FLOP / (2 * m * n * min(m, n))))
+        if most < K:
+            parts = [g[i : i + most] for i in range(0, K, most)]
+            return mx.concatenate(
+                [_NEWTON_SCHULZ(part, implementation=implementation, steps=steps, dtype=dtype) for part in parts]
+            )
     return _NEWTON_SCHULZ(g, implementation=implementation, steps=steps, dtype=dtype)
 
 

@@ -53,11 +53,13 @@ def longest_dispatch(config: Config) -> tuple[str, float]:
     """The longest piece of work that a training step gives a GPU at once: its name, and FLOP.
 
     Of what grows with the micro-batch: the MLP's product, the logits of a chunk, and attention's gradient in keys and
-    values, four products for every key that a query sees.
+    values, four products for every key that a query sees; MLX computes the hidden ones too where one mask serves a row.
     """
     shape, rows = config.gpt_config(), config.train.device_batch_size
     T, C, V = shape.sequence_len, shape.n_embd, shape.vocab_size
-    seen = max(sum(min(query, window) + 1 for query in range(T)) for window in set(shape.window_sizes))
+    masked = T if T <= 1024 or max(shape.window_sizes) > T // 2 else 0  # as recipe/attention.py decides
+    windows = {*shape.window_sizes, masked}
+    seen = max(sum(min(query, window) + 1 for query in range(T)) for window in windows)
     work = {
         "the MLP's product": 2.0 * rows * T * C * mlp_hidden(shape),
         "the product with the unembedding": 2.0 * tokens_at_once(rows * T, V, gpu=True) * V * C,

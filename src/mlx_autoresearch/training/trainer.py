@@ -40,7 +40,8 @@ from .speed import Peaks
 from .stop import stop_requested
 from .summary import describe, summarise
 
-_MAY_CHANGE = ("train.checkpoint_every", "train.max_steps", "train.time_budget")  # when a run is resumed
+# When a run is resumed; the rows of a step are the same in other micro-batches.
+_MAY_CHANGE = ("train.checkpoint_every", "train.device_batch_size", "train.max_steps", "train.time_budget")
 
 
 def train(
