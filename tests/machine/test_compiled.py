@@ -103,7 +103,7 @@ class TestLoops:
             os.utime(other, (number, number))
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
         monkeypatch.setattr(compiled, "_MOST", 2)
-        monkeypatch.setattr(compiled, "_loaded", lambda folder: {used.name})
+        monkeypatch.setattr(compiled, "loaded", lambda folder: {used.name})
         with kept():
             pass
         assert sorted(path.name for path in kept_files()) == sorted(["lib2.so", used.name])

@@ -102,6 +102,20 @@ def test_new_loops_are_counted(folder: Path) -> None:
     assert reporter.counters[-1] == "3 in all"
 
 
+def test_what_compilers_took_is_known(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the source to its library, for the new ones that this process uses."""
+    with Compilation(Seen()) as watch:
+        for i, name in enumerate("abc"):
+            (folder / f"{name}.cpp").touch()
+            os.utime(folder / f"{name}.cpp", (100.0, 100.0))
+            (folder / f"lib{name}.so").touch()
+            os.utime(folder / f"lib{name}.so", (100.5 + i, 100.5 + i))
+        monkeypatch.setattr(compiled, "loaded", lambda _: {"liba.so", "libb.so", "libold.so", "libgone.so"})
+        assert watch.seconds() == 0.5 + 1.5
+    monkeypatch.setattr(compilation.device, "kernel_backend", lambda: "metal")
+    assert Compilation(Seen()).seconds() is None
+
+
 def test_one_loop_or_none_is_not_worth_a_word(folder: Path) -> None:
     reporter = Seen()
     with Compilation(reporter):

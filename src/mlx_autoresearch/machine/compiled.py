@@ -124,6 +124,16 @@ def is_complete(library: Path) -> bool:
     return sections_at > 0 and entries > 0 and sections_at + entry_size * entries <= size
 
 
+def loaded(folder: Path) -> set[str]:
+    """The names of the libraries in `folder` that this process has loaded."""
+    prefix, names = f"{folder.resolve()}/", set()
+    for line in Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines():
+        _, found, name = line.partition(prefix)
+        if found and name.endswith(".so"):  # a deleted one ends with " (deleted)"
+            names.add(name)
+    return names
+
+
 def compiler_changed() -> float:
     """When the compiler that MLX calls, g++, was put on this machine; seconds since 1970. Raises OSError."""
     path = system.program("g++")
@@ -148,7 +158,7 @@ def _keep_loops() -> None:
     """Add the loops that this process has loaded to the cache, and drop those that were not used for longest."""
     source, target = loops_folder(), _kept_loops()
     with suppress(OSError):
-        if target is None or not (used := _loaded(source)):
+        if target is None or not (used := loaded(source)):
             return
         since = compiler_changed()
         target.mkdir(parents=True, exist_ok=True)
@@ -212,16 +222,6 @@ def _folder(kind: str, *made_by: str) -> Path:
 
 def _libraries(folder: Path) -> list[str]:
     return [name for name in os.listdir(folder) if name.startswith("lib") and name.endswith(".so")]
-
-
-def _loaded(folder: Path) -> set[str]:
-    """The names of the libraries in `folder` that this process has loaded."""
-    prefix, names = f"{folder.resolve()}/", set()
-    for line in Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines():
-        _, found, name = line.partition(prefix)
-        if found and name.endswith(".so"):  # a deleted one ends with " (deleted)"
-            names.add(name)
-    return names
 
 
 def _copy(source: Path, target: Path) -> None:

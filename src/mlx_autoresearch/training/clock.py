@@ -16,8 +16,12 @@ class Clock:
     The first step of a process compiles. At the start of a run it is free; after a resume it is charged what the step
     before the checkpoint took.
 
+    No step is begun that would end past a budget in seconds if it took as long as the one before, or, where that one
+    compiled, as long as it took without: see `count`.
+
     started: `time.perf_counter()` when this process began. step: steps done. training_seconds: charged so far.
     timed_steps: steps that they were charged for. last_seconds: what the latest usual step took.
+    first_seconds: what the first one took without compilation; 0 where that is not known, and then a second is begun.
     total_seconds_before: wall-clock seconds of earlier processes, from the checkpoint.
     """
 
@@ -27,23 +31,30 @@ class Clock:
     training_seconds: float = 0.0
     timed_steps: int = 0
     last_seconds: float = 0.0
+    first_seconds: float = 0.0
     total_seconds_before: float = 0.0
     compiled: bool = False
 
-    def count(self, seconds: float) -> None:
-        """Add a step that took so many seconds."""
+    def count(self, seconds: float, uncompiled: float | None = None) -> None:
+        """Add a step that took so many seconds; uncompiled: of a process's first step, without compilation."""
         if self.compiled:
             self.last_seconds = seconds
+        elif uncompiled is not None:
+            self.first_seconds = uncompiled
         self.compiled = True
         self.step += 1
         self.training_seconds += self.last_seconds
         self.timed_steps += self.last_seconds > 0
 
     def over(self) -> bool:
-        """Whether the budget is spent, or would be exceeded by one more step as long as the latest."""
+        """Whether the budget is spent, or would be exceeded by one more step."""
         if self.train.max_steps is not None:
             return self.step >= self.train.max_steps
-        return self.step > 1 and self.training_seconds + self.last_seconds > self.train.time_budget
+        return self.step > 0 and self.training_seconds + self.step_seconds() > self.train.time_budget
+
+    def step_seconds(self) -> float:
+        """What the next step is expected to take; 0 where nothing is known of any."""
+        return self.last_seconds or self.first_seconds
 
     def progress(self) -> float:
         """The share of the budget that is used, 0 ... 1."""
@@ -73,6 +84,7 @@ class Clock:
             "training_seconds": self.training_seconds,
             "timed_steps": self.timed_steps,
             "last_seconds": self.last_seconds,
+            "first_seconds": self.first_seconds,
             "total_seconds_before": self.total_seconds(),
         }
 
@@ -82,4 +94,5 @@ class Clock:
         self.training_seconds = state["training_seconds"]
         self.timed_steps = state.get("timed_steps", max(0, self.step - 1))  # older checkpoints lack it
         self.last_seconds = state["last_seconds"]
+        self.first_seconds = state.get("first_seconds", 0.0)
         self.total_seconds_before = state["total_seconds_before"]

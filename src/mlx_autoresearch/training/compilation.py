@@ -50,6 +50,21 @@ class Compilation:
         while self._threads:
             self._threads.pop().join()
 
+    def seconds(self) -> float | None:
+        """How long this process waited for compilers since `with`; None where nobody can tell.
+
+        MLX writes a source, waits until the compiler has written its library, and loads that.
+        """
+        if self._folder is None or self._suffix != ".so":
+            return None
+        waited = 0.0
+        for name in compiled.loaded(self._folder) - self._before:
+            library = self._folder / name
+            with suppress(OSError):
+                source = library.with_name(name.removeprefix("lib")).with_suffix(".cpp")
+                waited += max(0.0, library.stat().st_mtime - source.stat().st_mtime)
+        return waited
+
     def _start(self, work: Callable[[], None]) -> threading.Thread:
         thread = threading.Thread(target=work, daemon=True)
         self._threads.append(thread)

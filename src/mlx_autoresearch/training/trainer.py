@@ -114,7 +114,7 @@ def complete(
         with (
             stop_requested() as stop,
             Compilation(reporter) as compilation,
-            closing(loop(training, clock, peaks.measured)) as records,
+            closing(loop(training, clock, peaks.measured, compilation.seconds)) as records,
         ):
             every, saved_at = training.config.train.checkpoint_every, clock.training_seconds
             watch = LossWatch(training.config.data.vocab_size, run.path)
@@ -136,6 +136,11 @@ def complete(
             checkpoint.save(run, training, clock)
             if stop():
                 raise _stopped(f"stopped after step {clock.step}", run)
+        if clock.step == 1 and training.config.train.max_steps is None:
+            reporter.warn(
+                f"a step takes about {clock.step_seconds():.3g} s, so no second one fits into train.time_budget="
+                f"{training.config.train.time_budget:g}: raise it, or lower train.total_batch_size"
+            )
         reporter.trained()
         mx.clear_cache()
         mx.reset_peak_memory()
