@@ -18,6 +18,7 @@ from mlx_autoresearch.recipe import attention, interface, loss, muon
 from mlx_autoresearch.training import fit
 from mlx_autoresearch.training.memory import CHUNK_ELEMENTS, memory_needed
 from mlx_autoresearch.training.setup import make_model
+from mlx_autoresearch.training.tune import tune
 from tests.support.mac.metal import fake_metal
 from tests.support.mac.models import MODELS
 
@@ -232,3 +233,18 @@ def test_the_table_has_cpu_and_gpu_kernels_and_none() -> None:
     rows = measured()
     assert len(rows) >= 8
     assert {(row[0].startswith("NVIDIA"), row[3]) for row in rows} >= {(False, "mlx"), (True, "mlx"), (True, "auto")}
+
+
+def test_what_does_not_fit_is_not_measured_either(monkeypatch) -> None:
+    on_mac(monkeypatch, "M1 8 GB")
+    with pytest.raises(OutOfMemory):
+        tune(configuration("default", "model.depth=16"), again=False)
+
+
+def test_the_batch_that_fits_is_found_among_the_divisors(monkeypatch) -> None:
+    on_mac(monkeypatch, "M1 8 GB")
+    asked = []
+    monkeypatch.setattr(fit, "_refusal", lambda config, *_: asked.append(config.train.device_batch_size) or "too much")
+    config = configuration("default", "model.sequence_len=8", "train.total_batch_size=33554432")
+    assert fit.largest_batch(config, {}, 2) is None
+    assert asked == [2**n for n in range(22, -1, -1)]

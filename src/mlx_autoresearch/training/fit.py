@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from math import isqrt
 
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.errors import OutOfMemory, UserError
@@ -30,11 +31,11 @@ def check_fit(config: Config, parameters: dict[str, int], itemsize: int) -> None
 def largest_batch(config: Config, parameters: dict[str, int], itemsize: int) -> int | None:
     """The largest train.device_batch_size that fits, total_batch_size as it is; None where none does."""
     sequences = config.train.total_batch_size // config.model.sequence_len
-    for rows in range(sequences, 0, -1):
-        if sequences % rows == 0:
-            train = config.train.model_copy(update={"device_batch_size": rows})
-            if _refusal(config.model_copy(update={"train": train}), parameters, itemsize) is None:
-                return rows
+    small = [n for n in range(1, isqrt(sequences) + 1) if sequences % n == 0]
+    for rows in sorted({*small, *(sequences // n for n in small)}, reverse=True):
+        train = config.train.model_copy(update={"device_batch_size": rows})
+        if _refusal(config.model_copy(update={"train": train}), parameters, itemsize) is None:
+            return rows
     return None
 
 

@@ -13,18 +13,20 @@ from mlx_autoresearch.recipe.settings import recipe_settings
 def tune(config: Config, *, again: bool) -> dict[str, choice.Choice]:
     """The choice for every operation of a training step: measured where it is not known, or `again` for all of them.
 
-    Raises UserError where there is no GPU, and for settings that the recipe refuses.
+    Raises UserError where there is no GPU, for settings that the recipe refuses and for what does not fit this machine.
     """
     recipe_settings(config.recipe)
     if device.kernel_backend() is None:
         raise UserError("kernels: there is nothing to choose on a CPU: custom kernels run on Metal and CUDA")
     from mlx_autoresearch.recipe.interface import make_optimizer
 
-    from .setup import choose_kernels, make_model
+    from .fit import check_fit
+    from .setup import choose_kernels, compute_dtype, make_model
 
     config = config.model_copy(update={"kernels": "mlx"})
     with compiled.kept():
         model = make_model(config)
+        check_fit(config, model.parameter_counts(), compute_dtype(config).size)
         optimizer = make_optimizer(model, config.for_recipe())
         shapes = choose_kernels(model, optimizer, config)
         if again:
