@@ -49,10 +49,10 @@ def measure(words: list[str]) -> None:
     for number in range(STEPS):
         interface.set_schedule(optimizer, told, progress=0.0, step=number)
         step(batches()).item()
-    about = {"itemsize": compute_dtype(config).size, "gpu": device.is_gpu()}
-    kernels = config.kernels != "mlx"
+    backend = device.kernel_backend()
+    about = {"itemsize": compute_dtype(config).size, "backend": backend, "kernels": config.kernels != "mlx"}
     counts = model.parameter_counts()
-    found = {"peak": mx.get_peak_memory(), "estimate": memory_needed(config, counts, kernels=kernels, **about)}
+    found = {"peak": mx.get_peak_memory(), "estimate": memory_needed(config, counts, **about)}
     print(json.dumps(found | quantities(config, counts, **about)))
 
 

@@ -23,7 +23,7 @@ from tests.support.sweeps import Lines, Sweeper, bpb, free_trial, rows, run_swee
 
 def test_every_point_is_tried_with_every_seed(file: Sweeper) -> None:
     result = run_sweep(file(seeds=[1, 3]))
-    assert result.values == {"optimizer.unembedding_lr": 0.004}
+    assert result.values == {"optimizer.matrix_lr": 0.04}
     assert result.val_bpb == pytest.approx(2.002)
     table = rows(result.home)
     assert [row["optimizer.matrix_lr"] for row in table] == ["0.04", "0.1", "0.01"]

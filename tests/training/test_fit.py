@@ -15,7 +15,7 @@ from mlx_autoresearch.errors import OutOfMemory, UserError
 from mlx_autoresearch.kernels.launch import launches
 from mlx_autoresearch.machine import device
 from mlx_autoresearch.recipe import attention, interface, loss, muon
-from mlx_autoresearch.training import fit
+from mlx_autoresearch.training import fit, memory
 from mlx_autoresearch.training.memory import CHUNK_ELEMENTS, memory_needed
 from mlx_autoresearch.training.setup import make_model
 from mlx_autoresearch.training.tune import tune
@@ -68,9 +68,9 @@ def test_a_shipped_configuration_fits_or_the_setting_that_fits_is_named(a_mac: s
     if name != "reference":
         assert rows == configuration(name).train.device_batch_size
         return
-    assert rows == {8: 4, 16: 8, 24: 8}.get(MODELS[a_mac].memory, 16)
+    assert rows == {8: 2, 16: 4, 24: 8}.get(MODELS[a_mac].memory, 16)
     needed = memory_needed(
-        fitting(name), make_model(fitting(name)).parameter_counts(), itemsize=2, gpu=True, kernels=False
+        fitting(name), make_model(fitting(name)).parameter_counts(), itemsize=2, backend="metal", kernels=False
     )
     assert needed < 0.8 * MODELS[a_mac].memory * 2**30, "the limit of a trial, which counts more than arrays"
     doubled = configuration(name, f"train.device_batch_size={2 * rows}")
@@ -202,6 +202,22 @@ def test_the_recipe_computes_as_many_logits_at_once_as_the_estimate_thinks(monke
         assert loss._chunk_elements() == CHUNK_ELEMENTS[kind]
 
 
+def test_attention_keeps_what_the_estimate_thinks(monkeypatch) -> None:
+    for T, window in ((1, 0), (128, 5), (300, 127), (300, 128), (513, 600), (1000, 256)):
+        blocks = attention._blocks(T, 1, window)
+        pairs = sum((rows.stop - rows.start) * (keys.stop - keys.start) for rows, keys, _ in blocks)
+        assert memory._blocked_pairs(T, window) == pairs
+    monkeypatch.setattr(attention, "is_gpu", lambda: True)
+    seen = []
+    monkeypatch.setattr(attention, "fused", lambda q, k, v, mask: seen.append((q.shape, k.shape)) or q)
+    for T, window in ((512, 256), (1024, 200), (1025, 512), (1025, 513), (4096, 2048), (4096, 7)):
+        attention.composed(*(mx.zeros((1, T, 1, 8)) for _ in range(3)), window)
+        (queries, keys), _ = seen[-1], seen.clear()
+        assert memory.is_banded(T, window) == (keys[1] < T)
+        assert keys[1] == (memory._banded_keys(window) if memory.is_banded(T, window) else T)
+        assert queries[1] <= keys[1]
+
+
 def measured() -> list[list[str]]:
     """The rows of the table in benchmarks/RESULTS.md: device, configuration, rows, kernels, estimate, peak, ratio."""
     lines = (ROOT / "benchmarks/RESULTS.md").read_text().splitlines()
@@ -223,7 +239,11 @@ def test_the_estimate_is_within_a_fifth_of_what_was_measured(row: list[str]) -> 
     batch = (f"train.device_batch_size={count}", f"train.total_batch_size={tokens}")
     config = configuration(name, *settings, *batch)
     gpu = where.startswith("NVIDIA")
-    about: dict[str, Any] = {"itemsize": 2 if gpu else 4, "gpu": gpu, "kernels": kernels != "mlx"}
+    about: dict[str, Any] = {
+        "itemsize": 2 if gpu else 4,
+        "backend": "cuda" if gpu else None,
+        "kernels": kernels != "mlx",
+    }
     estimate = memory_needed(config, make_model(config).parameter_counts(), **about) / 2**30
     assert estimate == pytest.approx(float(written), abs=0.006), "the table is of another estimate"
     assert 0.8 < estimate / float(peak) < 1.2

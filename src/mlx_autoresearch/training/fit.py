@@ -9,7 +9,7 @@ from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.errors import OutOfMemory, UserError
 from mlx_autoresearch.machine import device
 
-from .memory import memory_needed, mlp_hidden, tokens_at_once
+from .memory import is_banded, memory_needed, mlp_hidden, tokens_at_once
 
 LONGEST_DISPATCH = 0.25e12  # FLOP: 0.1 s at the 2.6 TFLOP/s that Apple gives for an M1
 _RELAXED = "AGX_RELAX_CDM_CTXSTORE_TIMEOUT"  # with it set, macOS's watchdog waits longer
@@ -58,8 +58,7 @@ def longest_dispatch(config: Config) -> tuple[str, float]:
     """
     shape, rows = config.gpt_config(), config.train.device_batch_size
     T, C, V = shape.sequence_len, shape.n_embd, shape.vocab_size
-    masked = T if T <= 1024 or max(shape.window_sizes) > T // 2 else 0  # as recipe/attention.py decides
-    windows = {*shape.window_sizes, masked}
+    windows = {window if is_banded(T, window) else T for window in shape.window_sizes}
     seen = max(sum(min(query, window) + 1 for query in range(T)) for window in windows)
     work = {
         "the MLP's product": 2.0 * rows * T * C * mlp_hidden(shape),
@@ -73,7 +72,7 @@ def longest_dispatch(config: Config) -> tuple[str, float]:
 def _refusal(config: Config, parameters: dict[str, int], itemsize: int) -> UserError | None:
     limits, backend = device.memory_limits(), device.kernel_backend()
     kernels = config.kernels == "custom" or (config.kernels == "auto" and backend == "cuda")  # Metal: not known yet
-    needed = memory_needed(config, parameters, itemsize=itemsize, gpu=device.is_gpu(), kernels=kernels)
+    needed = memory_needed(config, parameters, itemsize=itemsize, backend=backend, kernels=kernels)
     if needed > limits.recommended:
         than = "Metal recommends" if limits.recommended < limits.total else "there is"
         return OutOfMemory(
