@@ -112,6 +112,12 @@ def test_what_compilers_took_is_known(folder: Path, monkeypatch: pytest.MonkeyPa
             os.utime(folder / f"lib{name}.so", (100.5 + i, 100.5 + i))
         monkeypatch.setattr(compiled, "loaded", lambda _: {"liba.so", "libb.so", "libold.so", "libgone.so"})
         assert watch.seconds() == 0.5 + 1.5
+
+        def nowhere(_: Path) -> set[str]:
+            raise FileNotFoundError("/proc/self/maps")
+
+        monkeypatch.setattr(compiled, "loaded", nowhere)
+        assert watch.seconds() == 0.5 + 1.5 + 2.5
     monkeypatch.setattr(compilation.device, "kernel_backend", lambda: "metal")
     assert Compilation(Seen()).seconds() is None
 

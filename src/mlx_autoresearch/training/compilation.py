@@ -57,8 +57,10 @@ class Compilation:
         """
         if self._folder is None or self._suffix != ".so":
             return None
-        waited = 0.0
-        for name in compiled.loaded(self._folder) - self._before:
+        waited, new = 0.0, {name for name in self._files() - self._before if name.endswith(self._suffix)}
+        with suppress(OSError):  # Linux alone can tell which are this process's
+            new &= compiled.loaded(self._folder)
+        for name in new:
             library = self._folder / name
             with suppress(OSError):
                 source = library.with_name(name.removeprefix("lib")).with_suffix(".cpp")
