@@ -26,7 +26,8 @@ CHUNK_ELEMENTS = 2**23  # logits held at once: 32 MiB of float32, whatever the v
 ROWS = 8  # rows of one forward pass, at most; fixed, so that the same model gives the same digits
 TOKENS = 8192  # of one forward pass, unless a row is longer: macOS stops a GPU that works long at once
 TOLERANCE = 0.01  # nats by which a log-probability may change when later tokens do
-_LEAST_NATS = -1e-3  # what rounding may make of a cross-entropy of zero
+# The largest logit may be this large: float32 rounds greater ones by more than TOLERANCE.
+_LARGEST_LOGIT = TOLERANCE / float(np.finfo(np.float32).eps)
 
 
 class LanguageModel(Protocol):
@@ -148,6 +149,7 @@ def check_causality(model: LanguageModel, row: np.ndarray, vocab_size: int) -> N
     largest = float(mx.abs(before).max().item())  # type: ignore[arg-type]
     if not math.isfinite(largest):
         raise MetricRefused("the model's logits are not finite on the validation text")
+    _check_size(float(mx.abs(before.max(axis=-1)).max().item()))  # type: ignore[arg-type]
     change = float(mx.abs(_log_probabilities(before) - _log_probabilities(after)).max().item())  # type: ignore[arg-type]
     if not change <= max(TOLERANCE, 2 * mx.finfo(features[0].dtype).eps * largest):
         raise MetricRefused(
@@ -174,21 +176,39 @@ def _token_nats(model: LanguageModel, inputs: mx.array, targets: mx.array, vocab
         expected = (min(rows, B * T - i), vocab_size)
         if logits.shape != expected:
             raise MetricRefused(f"the model's logits must have shape {expected}, got {logits.shape}")
-        chunk = _cross_entropy(logits, labels[i : i + rows])
-        mx.eval(chunk)
+        chunk, top = _cross_entropy(logits, labels[i : i + rows])
+        mx.eval(chunk, top)
         chunks.append(np.array(chunk, dtype=np.float64))
+        largest = float(top.item())  # type: ignore[arg-type]
+        if math.isfinite(largest):
+            _check_size(largest)
     losses = np.concatenate(chunks).reshape(B, T)
-    if not np.isfinite(losses).all() or losses.min() < _LEAST_NATS:
+    if not np.isfinite(losses).all():
         raise MetricRefused("the model's logits are not finite on the validation text")
     return losses
 
 
+def _check_size(top: float) -> None:
+    """Raise MetricRefused for rows whose largest logit has such a size, either sign, that float32 cannot carry it."""
+    if top > _LARGEST_LOGIT:
+        raise MetricRefused(
+            f"the model's logits are too large for float32 (about {top:.3g}, at most {_LARGEST_LOGIT:,.0f}): their "
+            f"differences would be rounded by more than {TOLERANCE} nats"
+        )
+
+
 @mx.compile
-def _cross_entropy(logits: mx.array, labels: mx.array) -> mx.array:
+def _cross_entropy(logits: mx.array, labels: mx.array) -> tuple[mx.array, mx.array]:
+    """The nats of each row's label, and the greatest size of any row's largest logit.
+
+    All is relative to the row's largest logit before anything is added: the sum is at least 1 and its logarithm at
+    least 0, so nothing cancels, and no logits cost less than nothing.
+    """
     logits = logits.astype(mx.float32)
     top = logits.max(axis=-1, keepdims=True)
-    log_total = mx.log(_exp(logits - top).sum(axis=-1, keepdims=True)) + top
-    return (log_total - mx.take_along_axis(logits, labels, axis=-1))[:, 0]
+    below = logits - top
+    log_total = mx.log(_exp(below).sum(axis=-1, keepdims=True))
+    return (log_total - mx.take_along_axis(below, labels, axis=-1))[:, 0], mx.abs(top).max()
 
 
 def _exp(x: mx.array) -> mx.array:
