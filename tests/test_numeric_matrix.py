@@ -21,12 +21,11 @@ def paths(flags: set[str], **libraries: Any) -> dict[str, Any]:
     return {path.name: path for path in SCRIPT["code_paths"](flags, **given)}
 
 
-def rows(*answers: dict[str, Any] | None, output: str = "") -> list[Any]:
+def rows(*answers: dict[str, Any] | None, output: str = "", short: bool = False) -> list[Any]:
     """The table of paths whose products are these answers."""
     made = [SCRIPT["CodePath"](f"path {i}", {"I": str(i)}) for i in range(len(answers))]
-    return list(
-        SCRIPT["run_matrix"](made, [], probe=lambda variables: answers[int(variables["I"])], run=lambda *_: output)
-    )
+    fakes = {"probe": lambda variables: answers[int(variables["I"])], "run": lambda *_: output}
+    return list(SCRIPT["run_matrix"](made, [], short=short, **fakes))
 
 
 def product(bits: str = "aa", threads: int = 2, right: bool = True) -> dict[str, Any]:
@@ -64,6 +63,11 @@ def test_a_path_is_run_only_where_it_computes_otherwise() -> None:
     assert [row.result for row in (first, same, threads, bits)] == ["passed", "skipped", "passed", "passed"]
     assert "'path 0'" in same.note
     assert bits.note == "some BLAS, threads 2, bits bb"
+
+
+def test_the_short_one_asks_for_other_bits() -> None:
+    made = rows(product(), product(threads=4), product("bb", threads=4), short=True)
+    assert [row.result for row in made] == ["passed", "skipped", "passed"]
 
 
 def test_failures_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
