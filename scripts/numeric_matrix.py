@@ -48,6 +48,10 @@ INSTRUCTIONS = {
     "AVX2": ("avx2", "AVX2", "Haswell"),
     "AVX-512": ("avx512f", "AVX512", "SkylakeX"),
 }
+# OpenBLAS chooses its kernels when it is loaded, before Python begins. The variable is then removed, because NumPy brings
+# an OpenBLAS of its own, and NumPy 2.5's crashes on some processors with kernels that were chosen for it.
+FORGET = "import os; os.environ.pop('OPENBLAS_CORETYPE', None)\n"
+PYTEST = "import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
 # Shapes at which kernels, their edges and their threads differ; wrong digits are another BLAS's fault, not ours.
 PROBE = """
 import hashlib, json
@@ -126,21 +130,26 @@ def environment(variables: dict[str, str]) -> dict[str, str]:
     return ours | {"PYTHONPATH": os.pathsep.join(packages)} | variables
 
 
+def python(
+    code: str, variables: dict[str, str], *arguments: str, timeout: float | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs `code` in a process of its own under these variables."""
+    command = [sys.executable, "-c", (FORGET if "OPENBLAS_CORETYPE" in variables else "") + code, *arguments]
+    return subprocess.run(
+        command, env=environment(variables), cwd=ROOT, capture_output=True, text=True, timeout=timeout
+    )
+
+
 def probe(variables: dict[str, str]) -> dict[str, object] | None:
     """What multiplies under these variables, and a digest of its bits; None where it crashes."""
-    done = subprocess.run(
-        [sys.executable, "-c", PROBE], env=environment(variables), cwd=ROOT, capture_output=True, text=True
-    )
+    done = python(PROBE, variables)
     return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
 
 
 def run_tests(variables: dict[str, str], tests: list[str]) -> str:
     """An empty string, or the end of what the tests printed where they did not all pass."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
     try:
-        done = subprocess.run(
-            command, env=environment(variables), cwd=ROOT, capture_output=True, text=True, timeout=SECONDS
-        )
+        done = python(PYTEST, variables, "-q", "-p", "no:cacheprovider", *tests, timeout=SECONDS)
     except subprocess.TimeoutExpired:
         return f"not done after {SECONDS} seconds"
     return "" if done.returncode == 0 else "\n".join((done.stdout + done.stderr).splitlines()[-60:])

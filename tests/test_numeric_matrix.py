@@ -100,6 +100,11 @@ def test_a_failing_test_is_a_failing_path(tmp_path: Path) -> None:
     assert "1 deselected" in run({}, [str(tmp_path), "-k", "nothing"])
 
 
+def test_numpy_is_not_told_which_kernels_to_take() -> None:
+    code = "print(os.environ.get('OPENBLAS_CORETYPE'))"
+    assert SCRIPT["python"](code, {"OPENBLAS_CORETYPE": "Haswell"}).stdout == "None\n"
+
+
 def test_its_processes_inherit_no_other_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MKL_CBWR", "OMP_NUM_THREADS", "LD_PRELOAD"):
         monkeypatch.setenv(name, "theirs")
