@@ -14,7 +14,7 @@ SETUP := pyproject.toml Makefile scripts/setup.sh
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup prepare train research evaluate sweep doctor verify-kernels verify-metal test lint types check clean
+.PHONY: help setup prepare train research evaluate sweep doctor verify-kernels verify-metal test test-numeric lint types check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
@@ -45,12 +45,17 @@ verify-kernels: .venv/ready ## Check the Metal kernels in the simulator, on any 
 verify-metal: .venv/ready ## Run the same cases on this Mac's GPU
 	$(BIN)/mlx-autoresearch kernels verify --on metal $(ARGS)
 
-# Without ARGS what differs on macOS runs a second time, in a simulated Mac: tests/support/mac.
+# Without ARGS what differs on macOS runs a second time, in a simulated Mac (tests/support/mac), and a few numeric tests
+# with every BLAS.
 test: .venv/dev ## Run the tests, ARGS="-k name" for some of them
 	$(BIN)/python -m pytest $(ARGS)
 ifeq ($(ARGS)$(shell uname -s),Linux)
 	$(BIN)/python -m tests.support.mac -m pytest tests/sandbox tests/research tests/sweep tests/trials
+	$(BIN)/python scripts/numeric_matrix.py --short
 endif
+
+test-numeric: .venv/dev ## Run the numeric tests with every BLAS, instruction set and number of threads
+	$(BIN)/python scripts/numeric_matrix.py $(ARGS)
 
 lint: .venv/dev ## Check style and formatting
 	$(BIN)/ruff check .

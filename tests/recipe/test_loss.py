@@ -3,12 +3,14 @@ from __future__ import annotations
 import math
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import pytest
 
 from mlx_autoresearch.recipe import loss as loss_module
 from mlx_autoresearch.recipe.loss import linear_cross_entropy, softcapped
 from tests.support.arrays import normal, relative_error
+from tests.support.rounding import check_within, rounding
 
 
 def exact(x, w, y, softcap, ignore_index=-1):
@@ -30,33 +32,43 @@ def exact(x, w, y, softcap, ignore_index=-1):
     return (losses * keep).sum() / max(keep.sum(), 1), dz @ w, dz.T @ x
 
 
+def loss_and_gradients(inputs, y, softcap=15.0, function=linear_cross_entropy) -> dict[str, mx.array]:
+    f = mx.value_and_grad(lambda x, w: function(x, w, y, softcap), argnums=(0, 1))
+    loss, (dx, dw) = f(inputs["x"], inputs["w"])
+    return {"loss": loss, "dx": dx, "dw": dw}
+
+
+def composed_loss_and_gradients(inputs, y, softcap=15.0) -> dict[str, mx.array]:
+    """By MLX's own operations, from the full logits: the path whose rounding sets the budgets."""
+
+    def loss(x, w, y, softcap):
+        z = x @ w.T
+        return nn.losses.cross_entropy(softcap * mx.tanh(z / softcap) if softcap else z, y, reduction="mean")
+
+    return loss_and_gradients(inputs, y, softcap, loss)
+
+
 @pytest.mark.parametrize("softcap", [15.0, 2.0, None])
 @pytest.mark.parametrize("N, V, C, scale", [(1, 3, 2, 1.0), (7, 257, 33, 1.0), (65, 300, 16, 4.0)])
 def test_value_and_gradients_against_float64(N, V, C, scale, softcap) -> None:
     x, w = normal((N, C), 0, scale), normal((V, C), 1)
     y = mx.array(np.random.default_rng(2).integers(0, V, N))
-    expected = exact(x, w, y, softcap)
-    value, gradients = mx.value_and_grad(lambda x, w: linear_cross_entropy(x, w, y, softcap), argnums=(0, 1))(x, w)
-    assert value.dtype == mx.float32
-    assert value.item() == pytest.approx(expected[0], rel=3e-6, abs=1e-6)
-    for got, want in zip(gradients, expected[1:], strict=True):
-        assert relative_error(got, want) < 2e-5
+    expected = dict(zip(("loss", "dx", "dw"), exact(x, w, y, softcap), strict=True))
+    got = loss_and_gradients({"x": x, "w": w}, y, softcap)
+    assert got["loss"].dtype == mx.float32
+    composed = rounding(lambda inputs: composed_loss_and_gradients(inputs, y, softcap), {"x": x, "w": w})
+    check_within(got, expected, composed)
 
 
 def test_chunks_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     x, w = normal((50, 8), 0), normal((31, 8), 1)
     y = mx.array(np.random.default_rng(2).integers(0, 31, 50))
-
-    def run():
-        return mx.value_and_grad(lambda x, w: linear_cross_entropy(x, w, y, 15.0), argnums=(0, 1))(x, w)
-
-    whole, (dx, dw) = run()
+    inputs = {"x": x, "w": w}
+    whole = loss_and_gradients(inputs, y)
+    composed = rounding(lambda inputs: composed_loss_and_gradients(inputs, y), inputs)
     for rows in (1, 7, 49, 50):  # also a last chunk that is not full
         monkeypatch.setattr(loss_module, "_chunk_elements", lambda n=31 * rows: n)
-        value, (cx, cw) = run()
-        assert value.item() == pytest.approx(whole.item(), rel=1e-6)
-        assert relative_error(cx, dx) < 1e-6
-        assert relative_error(cw, dw) < 1e-6
+        check_within(loss_and_gradients(inputs, y), whole, composed)
 
 
 def test_ignored_targets_cost_nothing_and_move_nothing() -> None:

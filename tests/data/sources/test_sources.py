@@ -175,7 +175,7 @@ class TestStdlib:
         assert val == list(Stdlib().open(NOWHERE).documents("val"))
         size = sum(len(document.encode()) for document in val)
         assert 1000 < size / len(val) < 1400
-        assert 0.02 < size / sum(path.stat().st_size for _, path in files) < 0.1
+        assert 0.02 < size / sum(path.stat().st_size for _, path in files) < 0.15  # whole files: it varies with Python
 
     def test_whole_files_are_held_out_and_odd_ones_skipped(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -385,9 +385,9 @@ class TestText:
     @pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary()])
     @pytest.mark.parametrize("encoded", [False, True])
     def test_text_is_text_however_it_is_stored(self, tmp_path: Path, kind: pa.DataType, encoded: bool) -> None:
-        if encoded and kind == pa.string_view():
-            return  # Arrow has no dictionary of these
-        texts = pa.array(["one é", None, "two", "two"], pa.string()).cast(kind)
+        if kind == pa.string_view() and (encoded or int(pa.__version__.split(".")[0]) < 21):
+            return  # Arrow has no dictionary of these, and before 21 reads them from Parquet but does not write them
+        texts = pa.array(["one é", None, "two", "two"], kind)
         write(tmp_path, {"a.parquet": parquet(text=texts.dictionary_encode() if encoded else texts)})
         assert sorted(everything(Text(paths=[str(tmp_path)]))) == ["one é", "two", "two"]
 
