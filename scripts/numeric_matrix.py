@@ -48,8 +48,8 @@ INSTRUCTIONS = {
     "AVX2": ("avx2", "AVX2", "Haswell"),
     "AVX-512": ("avx512f", "AVX512", "SkylakeX"),
 }
-# OpenBLAS chooses its kernels when it is loaded, before Python begins. The variable is then removed, because NumPy brings
-# an OpenBLAS of its own, and NumPy 2.5's crashes on some processors with kernels that were chosen for it.
+# OpenBLAS chooses its kernels when it is loaded, before Python begins. The variable is then removed: NumPy brings an
+# OpenBLAS of its own, and NumPy 2.5's crashes on some processors with kernels that were chosen for it.
 FORGET = "import os; os.environ.pop('OPENBLAS_CORETYPE', None)\n"
 PYTEST = "import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
 # Shapes at which kernels, their edges and their threads differ; wrong digits are another BLAS's fault, not ours.
