@@ -38,7 +38,7 @@ def test_a_commit_does_not_move_the_branch_and_keep_does(workspace: Workspace) -
     assert workspace.read(commit, EXPERIMENT) == b"a: 2\n"
     change = workspace.change(start, commit)
     assert (change.status, change.insertions, change.deletions) == ({EXPERIMENT: "M"}, 1, 1)
-    assert (change.code_insertions, change.code_deletions) == (0, 0)
+    assert not workspace.has_less_code(start, commit, change)
 
 
 @pytest.mark.parametrize(
@@ -210,3 +210,23 @@ def test_what_finder_and_python_leave_behind_is_not_committed(workspace: Workspa
             (folder / name).write_bytes(b"\0")
     commit = workspace.commit(1, "nothing", parent)
     assert workspace.change(parent, commit).status == {}
+
+
+def test_less_code_is_told_from_fewer_lines(workspace: Workspace) -> None:
+    """Settings are no code; a comment or a blank line that goes is no simplification."""
+    file = workspace.path / "src/mlx_autoresearch/recipe/schedule.py"
+    source = file.read_text()
+    for number, (text, less) in enumerate(
+        [
+            (source.replace("\n\n\n", "\n"), False),
+            ("\n".join(line for line in source.splitlines() if not line.lstrip().startswith("#")), False),
+            (source + "\n\nx = 1\n", False),
+            (source[: source.rindex("\ndef ")], True),
+        ]
+    ):
+        workspace.reset()
+        start = workspace.best
+        file.write_text(text)
+        (workspace.path / EXPERIMENT).write_text("")
+        commit = workspace.commit(number + 1, "less?", start)
+        assert workspace.has_less_code(start, commit, workspace.change(start, commit)) == less

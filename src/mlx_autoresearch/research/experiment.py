@@ -164,7 +164,7 @@ class Experiment:
         """Train the candidate at the seeds of the best until the decision is made. Raises TrialFailed."""
         settings = self._search.config
         judge = Judge(self._champion.noise(), settings.seeds.most, **settings.decision.model_dump())
-        simpler = candidate.change.code_deletions > candidate.change.code_insertions
+        simpler = self._workspace.has_less_code(self._best.commit, candidate.commit, candidate.change)
         trials, wanted = self._trials, 1
         while True:
             while len(trials) < wanted:

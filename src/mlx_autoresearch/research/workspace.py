@@ -22,6 +22,8 @@ from mlx_autoresearch.machine.git import attempt, command, complaint, environmen
 from mlx_autoresearch.sandbox.processes import MARK
 from mlx_autoresearch.trials.overlay import KERNELS, PACKAGE, RECIPE
 
+from .code_size import code_size
+
 EXPERIMENT = "research/experiment.yaml"  # the experiment's configuration, in the worktree
 # What nobody writes on purpose: macOS's Finder and Python do.
 _LITTER = [f":(exclude,glob)**/{name}" for name in (".DS_Store", "._*", "__pycache__/**", "*.pyc")]
@@ -36,11 +38,9 @@ class Change:
     modes: dict[str, str]
     insertions: int
     deletions: int
-    code_insertions: int
-    code_deletions: int
 
 
-NO_CHANGE = Change({}, {}, 0, 0, 0, 0)
+NO_CHANGE = Change({}, {}, 0, 0)
 
 
 class Workspace:
@@ -146,16 +146,20 @@ class Workspace:
         for entry, path in zip(raw[0::2], raw[1::2], strict=False):
             _, mode, _, _, letter = entry.split(" ")
             status[path], modes[path] = letter, mode
-        counts = [0, 0, 0, 0]
+        counts = [0, 0]
         for line in self._in_repository("diff-tree", "-r", "-z", "--no-renames", "--numstat", parent, commit).split(
             "\0"
         ):
             if line:
-                added, removed, path = line.split("\t", 2)
-                for i, count in enumerate((added, removed)):
+                for i, count in enumerate(line.split("\t", 2)[:2]):
                     counts[i] += int(count) if count != "-" else 0
-                    counts[i + 2] += int(count) if count != "-" and path != EXPERIMENT else 0
         return Change(status, modes, *counts)
+
+    def has_less_code(self, parent: str, commit: str, change: Change) -> bool:
+        """Whether the files that `change` names, but for the configuration, hold less code at `commit`."""
+        paths = [path for path in change.status if path != EXPERIMENT]
+        before, after = (sum(code_size(path, self.read(c, path)) for path in paths) for c in (parent, commit))
+        return after < before
 
     def diff(self, parent: str, commit: str) -> str:
         """The patch, as text."""
