@@ -1,10 +1,10 @@
 """The first step on a machine where MLX has compiled nothing yet, MLX's own way beside ours, in one run. On a CPU.
 
-    python benchmarks/cold_start.py [CONFIG.yaml] [section.key=value ...]
+    python benchmarks/cold_start.py [--ours] [CONFIG.yaml] [section.key=value ...]
 
 Each line is a process of its own with an empty TMPDIR, as after a reboot. "After a reboot" has the cache that "cold"
-filled; MLX's own uses none. Both sides run our recipe. The loss is printed to show that all compute the same. Random
-tokens. The second step compiles nothing.
+filled; MLX's own uses none, and --ours leaves it out. Both sides run our recipe. The loss is printed to show that all
+compute the same. Random tokens. The second step compiles nothing.
 """
 
 from __future__ import annotations
@@ -72,11 +72,13 @@ def main() -> None:
         f"{cores} cores\n{'':<22}{'first step':>14}{'second':>14}{'loops compiled':>17}{'first loss':>14}", flush=True
     )
     with tempfile.TemporaryDirectory() as folder:
-        for number, side in enumerate(SIDES):
+        ours = "--ours" in sys.argv[1:]
+        arguments = [word for word in sys.argv[1:] if word != "--ours"]
+        for number, side in enumerate(side for side in SIDES if side.startswith("ours") or not ours):
             temporary = Path(folder, f"temporary{number}")
             temporary.mkdir()
             env = os.environ | {"TMPDIR": str(temporary), "MLX_AUTORESEARCH_CACHE": str(Path(folder, "cache"))}
-            done = subprocess.run([sys.executable, __file__, "--side", side, *sys.argv[1:]], env=env, check=False)
+            done = subprocess.run([sys.executable, __file__, "--side", side, *arguments], env=env, check=False)
             if done.returncode:
                 sys.exit(done.returncode)
 

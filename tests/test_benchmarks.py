@@ -26,12 +26,12 @@ def test_train_step_compares_with_a_plain_port() -> None:
 
 @needs_gcc
 @pytest.mark.skipif(device.is_gpu(), reason="it is about a CPU")
-def test_cold_start_computes_the_same_on_all_sides() -> None:
-    done = run("benchmarks/cold_start.py", "configs/tiny.yaml", "model.n_layer=1")
+def test_cold_start_computes_the_same_before_and_after_a_reboot() -> None:
+    done = run("benchmarks/cold_start.py", "--ours", "configs/tiny.yaml", "model.n_layer=1")
     assert done.returncode == 0, done.stderr
     rows = [line.split() for line in done.stdout.splitlines()[2:]]
     assert len({row[-1] for row in rows}) == 1, "the first loss"
-    assert [int(row[-2]) > 0 for row in rows] == [True, True, False, True]
+    assert [int(row[-2]) > 0 for row in rows] == [True, False]
 
 
 @pytest.mark.skipif(device.is_gpu(), reason="here it runs, for minutes")
