@@ -18,7 +18,6 @@ from mlx_autoresearch.report.history import History
 from mlx_autoresearch.research.champion import Champion
 from mlx_autoresearch.research.home import Search
 from mlx_autoresearch.research.status import status_text
-from mlx_autoresearch.trials.limits import Limits
 from mlx_autoresearch.trials.trial import TrialFailed
 from tests.support.laboratory import Quiet, free_trial, git, make_search, run_search
 
@@ -54,25 +53,6 @@ def test_a_search_of_another_metric_is_looked_at_and_not_resumed(repository: Pat
         Search.open(search.home)
     marked = "version 1 of the metric (now 2) and version 1 of the packing (now 2): not comparable with new results"
     assert marked in status_text(search.home)
-
-
-def test_a_trial_may_take_a_few_times_what_the_start_took_but_for_what_comes_before_its_first_step(
-    repository: Path, tiny: Config
-) -> None:
-    """A changed kernel is compiled and measured there, for every shape, which the starting point had done before."""
-    given: list[Limits] = []
-
-    def trial(*arguments: Any, limits: Limits, **options: Any) -> Trial:
-        given.append(limits)
-        return free_trial(*arguments, limits=limits, **options)
-
-    config = make_search(tiny, [lr(0.02)], seeds=SEEDS)
-    search = Search.start(config, repository / "runs", repository, run_trial=trial)
-    run_search(search)
-    first, last = given[0], given[-1]
-    assert last.startup_seconds == first.startup_seconds == 300
-    assert last.training_seconds < 100 < first.training_seconds
-    assert last.evaluate_seconds < 100 < first.evaluate_seconds
 
 
 def test_what_helps_is_kept_and_what_does_not_is_discarded(repository: Path, tiny: Config) -> None:
