@@ -7,9 +7,8 @@ in another order. Each code path runs in a process of its own. Before its tests,
 bits, BLAS and threads are those of a path that has run, the settings changed nothing, and the path is skipped. Intel
 MKL, for example, heeds MKL_ENABLE_INSTRUCTIONS on Intel's processors only. Skipped paths are named, with the reason.
 
---short runs the tests of gradients, accumulation and optimizer steps only, and skips a path also where another number
-of threads is all that is new and the bits stay. --list says what would run, and runs no
-test. Exits with 1 when a path fails.
+--short runs the tests of gradients, accumulation and optimizer steps only, and skips a path also where only the number
+of threads is new and the bits stay. --list says what would run, and runs no test. Exits with 1 when a path fails.
 """
 
 from __future__ import annotations

@@ -30,7 +30,6 @@ class _Weights:
     gelu: float
     muon: float
     adamw: float = 0.0
-    scores: float = 1.0
     gradients: float = 1.0
     queued: float = 0.0
     most_queued: int = 0
@@ -52,8 +51,8 @@ def memory_needed(config: Config, parameters: dict[str, int], *, itemsize: int, 
     """
     given = quantities(config, parameters, itemsize=itemsize, backend=backend, kernels=kernels)
     weights = _CPU if backend is None else _KERNELS if kernels else _COMPOSED
-    names = ("activations", "logits", "unembedding", "gelu", "scores", "gradients")
-    backward = sum(getattr(weights, name) * given[name] for name in names)
+    names = ("activations", "logits", "unembedding", "gelu", "gradients")
+    backward = given["scores"] + sum(getattr(weights, name) * given[name] for name in names)
     backward += min(weights.queued * given["activations"], weights.most_queued)
     update = given["gradients"] + weights.muon * given["matrices"] + weights.adamw * given["others"]
     return int(given["state"] + max(backward, update))
