@@ -89,6 +89,16 @@ def test_what_float32_can_carry_is_scored() -> None:
     assert nats(Given(masked)) == pytest.approx(T * np.log(V / 2), rel=1e-6)
 
 
+@pytest.mark.parametrize("V", [8192, 65_521])
+@pytest.mark.parametrize("logit", [-16.64, -16.6])
+def test_many_unlikely_tokens_are_worth_what_they_are_together(V: int, logit: float) -> None:
+    """MLX on CPUs adds them to the likely one, one by one: each used to be lost, or to count twice."""
+    logits = np.full((1, V), logit, np.float32)
+    logits[0, 0] = 0
+    nats, _ = bits._cross_entropy(mx.array(logits), mx.zeros((1, 1), mx.int32))
+    assert nats.item() == pytest.approx(np.log(np.exp(logits.astype(np.float64)).sum()), abs=3e-5)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("place", [(0, 1), (T - 1, V - 1)])
 def test_one_logit_that_is_no_number_is_enough(bad: float, place: tuple[int, int]) -> None:

@@ -25,6 +25,7 @@ from .rows import Row, pack, sample, scorable
 CHUNK_ELEMENTS = 2**23  # logits held at once: 32 MiB of float32, whatever the vocabulary and the row length
 ROWS = 8  # rows of one forward pass, at most; fixed, so that the same model gives the same digits
 TOKENS = 8192  # of one forward pass, unless a row is longer: macOS stops a GPU that works long at once
+_SUMMED = 128  # float32 terms that are added one by one, at most
 TOLERANCE = 0.01  # nats by which a log-probability may change when later tokens do
 # The largest logit may be this large: float32 rounds greater ones by more than TOLERANCE.
 _LARGEST_LOGIT = TOLERANCE / float(np.finfo(np.float32).eps)
@@ -207,8 +208,21 @@ def _cross_entropy(logits: mx.array, labels: mx.array) -> tuple[mx.array, mx.arr
     logits = logits.astype(mx.float32)
     top = logits.max(axis=-1, keepdims=True)
     below = logits - top
-    log_total = mx.log(_exp(below).sum(axis=-1, keepdims=True))
+    log_total = mx.log(_sum(_exp(below)))
     return (log_total - mx.take_along_axis(below, labels, axis=-1))[:, 0], mx.abs(top).max()
+
+
+def _sum(terms: mx.array) -> mx.array:
+    """(n, V) -> (n, 1): sums of sums.
+
+    One sum would lose every term below 6e-8 of what stands before it, and V of them may be worth V times as much.
+    """
+    n, V = terms.shape
+    whole = V // _SUMMED * _SUMMED
+    sums = [terms[:, :whole].reshape(n, V // _SUMMED, _SUMMED).sum(axis=-1)] if whole else []
+    if whole < V:
+        sums.append(terms[:, whole:].sum(axis=-1, keepdims=True))
+    return mx.concatenate(sums, axis=-1).sum(axis=-1, keepdims=True)
 
 
 def _exp(x: mx.array) -> mx.array:
