@@ -8,10 +8,10 @@ token. It imports nothing of the recipe, so that no experiment can change the me
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import mlx.core as mx
 import numpy as np
@@ -59,6 +59,14 @@ class Bpb:
     reference_bpb: float | None = None
 
 
+@dataclass(frozen=True)
+class DocumentBits:
+    """Of each document: nats (n,) float64 and bytes (n,) int64, over tokens that stand for at least one byte."""
+
+    nats: np.ndarray
+    bytes: np.ndarray
+
+
 def evaluate_bpb(
     model: LanguageModel,
     tokens: np.ndarray,
@@ -89,6 +97,28 @@ def evaluate_bpb(
     return Bpb(total / (math.log(2) * n_bytes), total, n_bytes, n_tokens, share, reference)
 
 
+def document_bits(
+    model: LanguageModel,
+    tokens: np.ndarray,
+    offsets: np.ndarray,
+    token_bytes: np.ndarray,
+    documents: np.ndarray,
+    *,
+    sequence_len: int,
+) -> DocumentBits:
+    """What `model` needs for each of `documents`, indices into the split; the other arguments as `evaluate_bpb`'s.
+
+    Models can be compared on the same documents, packed in the same rows. Raises MetricRefused when the model's logits
+    are unusable.
+    """
+    rows = pack(tokens, offsets, documents, sequence_len=sequence_len)
+    nats, n_bytes = np.zeros(len(offsets) - 1), np.zeros(len(offsets) - 1, np.int64)
+    for batch in _scored(model, rows, token_bytes, sequence_len):
+        np.add.at(nats, batch.documents, batch.nats)
+        np.add.at(n_bytes, batch.documents, batch.bytes)
+    return DocumentBits(nats[documents], n_bytes[documents])
+
+
 def reference_bpb(
     model: LanguageModel,
     tokens: np.ndarray,
@@ -104,8 +134,9 @@ def reference_bpb(
     which takes a token that is part of a UTF-8 character for a three-byte replacement character. The other arguments
     are those of `evaluate_bpb`. Raises MetricRefused when the model's logits are unusable.
     """
-    every = np.ones(sequence_len, bool)
-    rows = (Row(row, every) for row in reference_rows(tokens, offsets, sequence_len=sequence_len))
+    every, unknown = np.ones(sequence_len, bool), np.zeros(sequence_len, np.int64)
+    found = reference_rows(tokens, offsets, sequence_len=sequence_len)
+    rows = (Row(row, every, unknown) for row in found)
     count = max(1, min(eval_tokens, len(tokens)) // sequence_len)
     total, n_bytes, _ = _score(model, islice(rows, count), reference_token_bytes, sequence_len)
     return total / (math.log(2) * n_bytes)
@@ -115,9 +146,24 @@ def _score(
     model: LanguageModel, rows: Iterable[Row], token_bytes: np.ndarray, sequence_len: int
 ) -> tuple[float, int, int]:
     """The sums over the scored targets of `rows`: nats, bytes, tokens."""
+    batches = list(_scored(model, rows, token_bytes, sequence_len))
+    n_bytes = sum(int(batch.bytes.sum()) for batch in batches)
+    if not n_bytes:
+        raise MetricRefused("the validation rows hold no text, so bits per byte are undefined")
+    nats = math.fsum(math.fsum(batch.nats.tolist()) for batch in batches)
+    return nats, n_bytes, sum(len(batch.nats) for batch in batches)
+
+
+class _Batch(NamedTuple):
+    """The scored targets of a batch of rows, (n,) each: their nats, their bytes, and the documents they are in."""
+
+    nats: np.ndarray
+    bytes: np.ndarray
+    documents: np.ndarray
+
+
+def _scored(model: LanguageModel, rows: Iterable[Row], token_bytes: np.ndarray, sequence_len: int) -> Iterator[_Batch]:
     vocab_size, count = len(token_bytes), max(1, min(ROWS, TOKENS // sequence_len))
-    nats: list[float] = []
-    n_bytes = n_tokens = 0
     remaining = iter(rows)
     for i, batch in enumerate(iter(lambda: list(islice(remaining, count)), [])):
         tokens = np.stack([row.tokens for row in batch])  # (B, T + 1)
@@ -126,12 +172,8 @@ def _score(
         if i == 0:
             check_causality(model, inputs[:1], vocab_size)
         losses = _token_nats(model, mx.array(inputs), mx.array(targets), vocab_size)
-        nats.append(math.fsum(losses[counted].tolist()))
-        n_bytes += int(token_bytes[targets[counted]].sum())
-        n_tokens += int(counted.sum())
-    if not n_bytes:
-        raise MetricRefused("the validation rows hold no text, so bits per byte are undefined")
-    return math.fsum(nats), n_bytes, n_tokens
+        documents = np.stack([row.document for row in batch])
+        yield _Batch(losses[counted], token_bytes[targets[counted]], documents[counted])
 
 
 def check_causality(model: LanguageModel, row: np.ndarray, vocab_size: int) -> None:

@@ -17,10 +17,14 @@ _ENOUGH = 0.9  # share of the tokens asked for at which a document that does not
 
 
 class Row(NamedTuple):
-    """tokens: (T + 1,) int32, the inputs and the target after the last. scored: (T,) bool, which targets count."""
+    """tokens: (T + 1,) int32, the inputs and the target after the last. scored: (T,) bool, which targets count.
+
+    document: (T,) int64, the document of each target that counts.
+    """
 
     tokens: np.ndarray
     scored: np.ndarray
+    document: np.ndarray
 
 
 def scorable(offsets: np.ndarray) -> np.ndarray:
@@ -62,11 +66,12 @@ def pack(tokens: np.ndarray, offsets: np.ndarray, documents: np.ndarray, *, sequ
     row_len = sequence_len + 1
     waiting = _ByLength()
     for i in np.asarray(documents).tolist():
-        waiting.add(int(offsets[i]), int(offsets[i + 1]))
+        waiting.add(i, int(offsets[i]), int(offsets[i + 1]))
     rest: _Piece | None = None
     while waiting or rest is not None:
         row = np.empty(row_len, np.int32)
         scored = np.ones(row_len, bool)
+        document = np.zeros(row_len, np.int64)
         used = 0
         while used < row_len:
             room = row_len - used
@@ -81,16 +86,18 @@ def pack(tokens: np.ndarray, offsets: np.ndarray, documents: np.ndarray, *, sequ
             taken = min(piece.end - piece.start, room - 1)
             row[used] = tokens[piece.bos]
             scored[used] = False
+            document[used : used + 1 + taken] = piece.document
             row[used + 1 : used + 1 + taken] = tokens[piece.start : piece.start + taken]
             if piece.start + taken < piece.end:
                 rest = piece._replace(start=piece.start + taken)
             used += 1 + taken
-        yield Row(row, scored[1:])
+        yield Row(row, scored[1:], document[1:])
 
 
 class _Piece(NamedTuple):
-    """Where a document's BOS is, and where what is left of its other tokens begins and ends."""
+    """A document: where its BOS is, and where what is left of its other tokens begins and ends."""
 
+    document: int
     bos: int
     start: int
     end: int
@@ -100,27 +107,27 @@ class _ByLength:
     """Documents by their length; of equally long ones, the first that was added is taken first."""
 
     def __init__(self) -> None:
-        self._starts: dict[int, deque[int]] = {}
+        self._starts: dict[int, deque[tuple[int, int]]] = {}
         self._lengths: list[int] = []  # those there are, increasing: far fewer than documents
 
     def __bool__(self) -> bool:
         return bool(self._lengths)
 
-    def add(self, start: int, end: int) -> None:
+    def add(self, document: int, start: int, end: int) -> None:
         length = end - start
         if length not in self._starts:
             self._starts[length] = deque()
             insort(self._lengths, length)
-        self._starts[length].append(start)
+        self._starts[length].append((document, start))
 
     def take(self, room: int) -> _Piece:
         """The longest document of at most `room` tokens, or else the shortest."""
         length = self._lengths[max(bisect_right(self._lengths, room) - 1, 0)]
-        start = self._starts[length].popleft()
+        document, start = self._starts[length].popleft()
         if not self._starts[length]:
             del self._starts[length]
             del self._lengths[bisect_left(self._lengths, length)]
-        return _Piece(start, start + 1, start + length)
+        return _Piece(document, start, start + 1, start + length)
 
 
 def _bit_reversed(n: int) -> np.ndarray:

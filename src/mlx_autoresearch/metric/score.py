@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import numpy as np
+
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.data.prepared import PreparedData
 from mlx_autoresearch.errors import UserError
 
-from .bits import Bpb, LanguageModel, evaluate_bpb, reference_bpb
+from .bits import Bpb, DocumentBits, LanguageModel, document_bits, evaluate_bpb, reference_bpb
 
 _LEAST_ROWS = 16  # of the holdout
 
@@ -32,6 +34,22 @@ def score_holdout(model: LanguageModel, config: Config, data: PreparedData) -> B
             "data.source.val_fraction"
         )
     return _score(model, config, data, "holdout")
+
+
+def score_confirmation(model: LanguageModel, config: Config, data: PreparedData, documents: np.ndarray) -> DocumentBits:
+    """Nats and bytes of each of `documents`, indices into the part `confirmation`: two models can be compared in pairs.
+
+    Raises UserError when there is no such part, and MetricRefused when the logits are unusable.
+    """
+    text = data.split("confirmation")
+    return document_bits(
+        model,
+        text.tokens,
+        text.offsets,
+        data.tokenizer.token_bytes,
+        documents,
+        sequence_len=config.evaluate.sequence_len,
+    )
 
 
 def score_reference(model: LanguageModel, config: Config, data: PreparedData) -> float:

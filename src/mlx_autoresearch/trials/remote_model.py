@@ -47,7 +47,7 @@ class RemoteModel:
     def __init__(
         self,
         run: Path,
-        code: Path,
+        code: Path | None,
         vocab_size: int,
         *,
         exchange: Path,
@@ -56,7 +56,10 @@ class RemoteModel:
         memory_mb: float | None,
         mark: str,
     ):
-        """exchange: a folder for the files through which ids and logits pass; the one place the process may write."""
+        """code: a snapshot of changed code, which is confined; None for the installed code.
+
+        exchange: a folder for the files through which ids and logits pass; the one place a confined process may write.
+        """
         self._vocab_size = vocab_size
         # Held open: the process may put links in their place, which we must not follow.
         self._ids, self._logits = ((exchange / name).open("wb+", buffering=0) for name in ("ids", "logits"))
@@ -67,12 +70,12 @@ class RemoteModel:
         self._replies, replies = os.pipe()
         argv = [sys.executable, "-P", "-m", "mlx_autoresearch.trials.child", "logits"]
         self._running = Running(
-            [*argv, str(run.resolve()), str(code.resolve()), str(requests), str(replies)],
+            [*argv, str(run.resolve()), str(code.resolve()) if code else "", str(requests), str(replies)],
             cwd=exchange,
             env=env,
             seconds=seconds,
             memory_mb=memory_mb,
-            writable=[exchange],
+            writable=[exchange] if code else None,
             mark=mark,
             keep=[requests, replies],
         )

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mlx_autoresearch.config.settings import Config
-from mlx_autoresearch.metric.score import score, scores
+from mlx_autoresearch.machine.lock import device_lock
+from mlx_autoresearch.metric.bits import DocumentBits
+from mlx_autoresearch.metric.score import score, score_confirmation, scores
 from mlx_autoresearch.sandbox.environment import temporary_folder
 from mlx_autoresearch.training.data import open_data
 
@@ -19,9 +23,11 @@ from .remote_model import RemoteModel, check_remote_causality
 
 @contextmanager
 def confined_model(
-    run: Path, code: Path, config: Config, limits: Limits, *, scratch: Path, mark: str
+    run: Path, code: Path | None, config: Config, limits: Limits, *, scratch: Path, mark: str
 ) -> Iterator[RemoteModel]:
-    """The model of the checkpoint in the run folder `run`, in a confined process that has the recipe in `code`.
+    """The model of the checkpoint in the run folder `run`, in a process of its own.
+
+    code: the changed recipe, which is confined; None for the installed one.
 
     Everything that the process can write lies in a new folder below `scratch`, which is deleted afterwards: the next
     process must find nothing that this one left.
@@ -33,7 +39,7 @@ def confined_model(
             code,
             config.data.vocab_size,
             exchange=exchange,
-            env=trial_environment(exchange, confined=True),
+            env=trial_environment(exchange, confined=code is not None),
             seconds=limits.evaluate_seconds,
             memory_mb=limits.memory_mb,
             mark=mark,
@@ -55,3 +61,26 @@ def score_confined(
     with confined_model(run, code, config, limits, scratch=scratch, mark=mark) as second:
         check_remote_causality(first, second)
     return scores(bpb)
+
+
+def confirmation_bits(
+    run: Path,
+    code: Path | None,
+    config: Config,
+    limits: Limits,
+    *,
+    scratch: Path,
+    mark: str,
+    documents: np.ndarray,
+    say: Callable[[str], object] = lambda line: None,
+) -> DocumentBits:
+    """What the checkpoint in `run` needs for each of `documents`, indices into the part `confirmation` of the data.
+
+    Two models, scored on the same documents, can be compared document by document. The model runs in a process of its
+    own, confined where its code is changed: `code`. Waits while another process of this machine trains, and says so.
+    Raises UserError when the data has no such part, MetricRefused when the logits cannot be scored, and GPUInterrupted
+    where macOS stops the work on the GPU.
+    """
+    data = open_data(config)
+    with device_lock(say), confined_model(run, code, config, limits, scratch=scratch, mark=mark) as model:
+        return score_confirmation(model, config, data, documents)
