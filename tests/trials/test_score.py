@@ -15,7 +15,7 @@ from mlx_autoresearch.training.data import open_data
 from mlx_autoresearch.training.run import Run
 from mlx_autoresearch.training.scoring import trained_model
 from mlx_autoresearch.trials.limits import Limits
-from mlx_autoresearch.trials.score import confirmation_bits
+from mlx_autoresearch.trials.score import confirmation_bits, score_confined
 from tests.support.laboratory import make_repository
 from tests.support.runs import quiet, train_in
 
@@ -46,15 +46,30 @@ def test_a_checkpoint_is_scored_document_by_document(tiny: Config, run: Path, tm
     assert found.nats.sum() / (math.log(2) * found.bytes.sum()) == pytest.approx(whole.val_bpb, rel=0.02)
 
 
-def test_a_model_that_looks_ahead_is_refused_there_too(tiny: Config, run: Path, tmp_path: Path) -> None:
-    code = make_repository(tmp_path / "code")
-    model = code / "src/mlx_autoresearch/recipe/model.py"
-    model.write_text(model.read_text() + PEEK)
-    with pytest.raises(MetricRefused, match="looks ahead"):
-        confirmation_bits(run, code, tiny, Limits(), scratch=tmp_path, mark="test", documents=np.arange(2))
+def changed_code(folder: Path, more: str) -> Path:
+    """A snapshot whose model ends in some more lines."""
+    model = make_repository(folder) / "src/mlx_autoresearch/recipe/model.py"
+    model.write_text(model.read_text() + more)
+    return folder
 
 
 PEEK = """
 _hidden = GPT.hidden
-GPT.hidden = lambda self, idx: _hidden(self, mx.roll(idx, -1, axis=1))
+def _ahead(self, idx):
+    hidden = _hidden(self, idx)
+    return mx.concatenate([hidden[:, :-{last}], _hidden(self, mx.roll(idx, -1, axis=1))[:, -{last}:]], axis=1)
+GPT.hidden = _ahead
 """
+
+
+def test_a_model_that_looks_ahead_at_the_ends_of_rows_is_refused(tiny: Config, run: Path, tmp_path: Path) -> None:
+    """At one place of 31 alone: it used to be seen in few runs."""
+    code = changed_code(tmp_path / "code", PEEK.format(last=2))
+    with pytest.raises(MetricRefused, match="looks ahead"):
+        score_confined(run, code, tiny, Limits(), scratch=tmp_path, mark="test")
+
+
+def test_what_confirms_is_checked_too(tiny: Config, run: Path, tmp_path: Path) -> None:
+    code = changed_code(tmp_path / "code", PEEK.format(last=31))
+    with pytest.raises(MetricRefused, match="looks ahead"):
+        confirmation_bits(run, code, tiny, Limits(), scratch=tmp_path, mark="test", documents=np.arange(2))

@@ -59,6 +59,20 @@ class Bpb:
     reference_bpb: float | None = None
 
 
+class Scored(NamedTuple):
+    """A batch of rows that was scored, (B, T) each.
+
+    inputs and targets: token ids. losses: nats of each target, float64. counted: which are in the metric's sums.
+    documents: which one each target that counts is in.
+    """
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    losses: np.ndarray
+    counted: np.ndarray
+    documents: np.ndarray
+
+
 @dataclass(frozen=True)
 class DocumentBits:
     """Of each document: nats (n,) float64 and bytes (n,) int64, over tokens that stand for at least one byte."""
@@ -76,18 +90,20 @@ def evaluate_bpb(
     eval_tokens: int,
     sequence_len: int,
     reference_token_bytes: np.ndarray | None = None,
+    record: list[Scored] | None = None,
 ) -> Bpb:
     """Score `model` on whole documents of the validation split, every token of theirs but BOS exactly once.
 
     tokens (N,) and offsets (documents + 1,): the split, each document with BOS first. token_bytes: (V,) bytes of each
     token, 0 for special tokens, which are left out of both sums. eval_tokens: how many tokens to score at most; which
     documents they are in depends on this and the text alone. sequence_len: length of the rows that they are packed
-    in. reference_token_bytes: (V,), asks for `reference_bpb`, too, which takes as long again.
+    in. reference_token_bytes: (V,), asks for `reference_bpb`, too, which takes as long again. record: gets every batch
+    that was scored, for `causality.check_scored`; here causality is not checked then.
     Raises MetricRefused when the model's logits are unusable.
     """
     chosen = sample(offsets, eval_tokens)
     rows = pack(tokens, offsets, chosen, sequence_len=sequence_len)
-    total, n_bytes, n_tokens = _score(model, rows, token_bytes, sequence_len)
+    total, n_bytes, n_tokens = _score(model, rows, token_bytes, sequence_len, record)
     reference = None
     if reference_token_bytes is not None:
         reference = reference_bpb(
@@ -105,6 +121,7 @@ def document_bits(
     documents: np.ndarray,
     *,
     sequence_len: int,
+    record: list[Scored] | None = None,
 ) -> DocumentBits:
     """What `model` needs for each of `documents`, indices into the split; the other arguments as `evaluate_bpb`'s.
 
@@ -113,9 +130,10 @@ def document_bits(
     """
     rows = pack(tokens, offsets, documents, sequence_len=sequence_len)
     nats, n_bytes = np.zeros(len(offsets) - 1), np.zeros(len(offsets) - 1, np.int64)
-    for batch in _scored(model, rows, token_bytes, sequence_len):
-        np.add.at(nats, batch.documents, batch.nats)
-        np.add.at(n_bytes, batch.documents, batch.bytes)
+    for batch in _scored(model, rows, token_bytes, sequence_len, record):
+        counted, document = batch.counted, batch.documents[batch.counted]
+        np.add.at(nats, document, batch.losses[counted])
+        np.add.at(n_bytes, document, token_bytes[batch.targets[counted]])
     return DocumentBits(nats[documents], n_bytes[documents])
 
 
@@ -143,37 +161,45 @@ def reference_bpb(
 
 
 def _score(
-    model: LanguageModel, rows: Iterable[Row], token_bytes: np.ndarray, sequence_len: int
+    model: LanguageModel,
+    rows: Iterable[Row],
+    token_bytes: np.ndarray,
+    sequence_len: int,
+    record: list[Scored] | None = None,
 ) -> tuple[float, int, int]:
     """The sums over the scored targets of `rows`: nats, bytes, tokens."""
-    batches = list(_scored(model, rows, token_bytes, sequence_len))
-    n_bytes = sum(int(batch.bytes.sum()) for batch in batches)
+    nats: list[float] = []
+    n_bytes = n_tokens = 0
+    for batch in _scored(model, rows, token_bytes, sequence_len, record):
+        nats.append(math.fsum(batch.losses[batch.counted].tolist()))
+        n_bytes += int(token_bytes[batch.targets[batch.counted]].sum())
+        n_tokens += int(batch.counted.sum())
     if not n_bytes:
         raise MetricRefused("the validation rows hold no text, so bits per byte are undefined")
-    nats = math.fsum(math.fsum(batch.nats.tolist()) for batch in batches)
-    return nats, n_bytes, sum(len(batch.nats) for batch in batches)
+    return math.fsum(nats), n_bytes, n_tokens
 
 
-class _Batch(NamedTuple):
-    """The scored targets of a batch of rows, (n,) each: their nats, their bytes, and the documents they are in."""
-
-    nats: np.ndarray
-    bytes: np.ndarray
-    documents: np.ndarray
-
-
-def _scored(model: LanguageModel, rows: Iterable[Row], token_bytes: np.ndarray, sequence_len: int) -> Iterator[_Batch]:
+def _scored(
+    model: LanguageModel,
+    rows: Iterable[Row],
+    token_bytes: np.ndarray,
+    sequence_len: int,
+    record: list[Scored] | None,
+) -> Iterator[Scored]:
+    """Batch by batch. record: gets every batch, and then the first row is not checked for causality."""
     vocab_size, count = len(token_bytes), max(1, min(ROWS, TOKENS // sequence_len))
     remaining = iter(rows)
     for i, batch in enumerate(iter(lambda: list(islice(remaining, count)), [])):
         tokens = np.stack([row.tokens for row in batch])  # (B, T + 1)
         inputs, targets = tokens[:, :-1], tokens[:, 1:]
         counted = np.stack([row.scored for row in batch]) & (token_bytes[targets] > 0)
-        if i == 0:
+        if i == 0 and record is None:
             check_causality(model, inputs[:1], vocab_size)
-        losses = _token_nats(model, mx.array(inputs), mx.array(targets), vocab_size)
-        documents = np.stack([row.document for row in batch])
-        yield _Batch(losses[counted], token_bytes[targets[counted]], documents[counted])
+        losses = token_nats(model, mx.array(inputs), mx.array(targets), vocab_size)
+        scored = Scored(inputs, targets, losses, counted, np.stack([row.document for row in batch]))
+        if record is not None:
+            record.append(scored)
+        yield scored
 
 
 def check_causality(model: LanguageModel, row: np.ndarray, vocab_size: int) -> None:
@@ -204,7 +230,7 @@ def _log_probabilities(logits: mx.array) -> mx.array:
     return logits - mx.logsumexp(logits, axis=-1, keepdims=True)
 
 
-def _token_nats(model: LanguageModel, inputs: mx.array, targets: mx.array, vocab_size: int) -> np.ndarray:
+def token_nats(model: LanguageModel, inputs: mx.array, targets: mx.array, vocab_size: int) -> np.ndarray:
     """Cross-entropy in nats of every target, (B, T) float64, a chunk of positions at a time."""
     B, T = inputs.shape
     hidden = model.hidden(inputs)

@@ -10,14 +10,14 @@ from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.data.prepared import PreparedData
 from mlx_autoresearch.errors import UserError
 
-from .bits import Bpb, DocumentBits, LanguageModel, document_bits, evaluate_bpb, reference_bpb
+from .bits import Bpb, DocumentBits, LanguageModel, Scored, document_bits, evaluate_bpb, reference_bpb
 
 _LEAST_ROWS = 16  # of the holdout
 
 
-def score(model: LanguageModel, config: Config, data: PreparedData) -> Bpb:
-    """val_bpb of a model. Raises MetricRefused when its logits are unusable."""
-    return _score(model, config, data, "val")
+def score(model: LanguageModel, config: Config, data: PreparedData, *, record: list[Scored] | None = None) -> Bpb:
+    """val_bpb of a model. record: gets every batch. Raises MetricRefused when its logits are unusable."""
+    return _score(model, config, data, "val", record)
 
 
 def score_holdout(model: LanguageModel, config: Config, data: PreparedData) -> Bpb:
@@ -36,10 +36,17 @@ def score_holdout(model: LanguageModel, config: Config, data: PreparedData) -> B
     return _score(model, config, data, "holdout")
 
 
-def score_confirmation(model: LanguageModel, config: Config, data: PreparedData, documents: np.ndarray) -> DocumentBits:
-    """Nats and bytes of each of `documents`, indices into the part `confirmation`: two models can be compared in pairs.
+def score_confirmation(
+    model: LanguageModel,
+    config: Config,
+    data: PreparedData,
+    documents: np.ndarray,
+    *,
+    record: list[Scored] | None = None,
+) -> DocumentBits:
+    """Nats and bytes of each of `documents`, indices into the part `confirmation`, to compare two models in pairs.
 
-    Raises UserError when there is no such part, and MetricRefused when the logits are unusable.
+    record: gets every batch. Raises UserError when there is no such part, MetricRefused when the logits are unusable.
     """
     text = data.split("confirmation")
     return document_bits(
@@ -49,6 +56,7 @@ def score_confirmation(model: LanguageModel, config: Config, data: PreparedData,
         data.tokenizer.token_bytes,
         documents,
         sequence_len=config.evaluate.sequence_len,
+        record=record,
     )
 
 
@@ -70,6 +78,13 @@ def scores(bpb: Bpb) -> dict[str, Any]:
     }
 
 
-def _score(model: LanguageModel, config: Config, data: PreparedData, part: Literal["val", "holdout"]) -> Bpb:
-    text = data.split(part)
-    return evaluate_bpb(model, text.tokens, text.offsets, data.tokenizer.token_bytes, **config.evaluate.model_dump())
+def _score(
+    model: LanguageModel,
+    config: Config,
+    data: PreparedData,
+    part: Literal["val", "holdout"],
+    record: list[Scored] | None = None,
+) -> Bpb:
+    text, token_bytes = data.split(part), data.tokenizer.token_bytes
+    settings = config.evaluate.model_dump()
+    return evaluate_bpb(model, text.tokens, text.offsets, token_bytes, record=record, **settings)

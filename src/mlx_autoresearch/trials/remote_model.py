@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import select
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -21,27 +19,14 @@ from mlx_autoresearch.sandbox.command import Running
 
 from .clock import INTERRUPTED
 
-_PROBED = 3  # rows of a batch that are altered later
-_COMPARED = 32  # positions before an altered token whose logits are compared
-_NOISE = 0.05  # nats; what the same row may differ by between two processes
 _POLL_SECONDS = 0.5  # between two looks whether the process still lives
 _LONGEST_REPLY = 64  # bytes
-
-
-@dataclass(frozen=True)
-class Probe:
-    """A row (T,) that was scored, a position in it, and the log-probabilities of the positions just before."""
-
-    row: np.ndarray
-    position: int
-    logprobs: np.ndarray
 
 
 class RemoteModel:
     """`LanguageModel` over a `child logits` process; its "features" are the logits themselves.
 
-    probes, repeats: rows chosen at random among those scored, for `check_remote_causality`. Raises MetricRefused when
-    the process ends or answers with something else than logits.
+    Raises MetricRefused when the process ends or answers with something else than logits.
     """
 
     def __init__(
@@ -63,9 +48,6 @@ class RemoteModel:
         self._vocab_size = vocab_size
         # Held open: the process may put links in their place, which we must not follow.
         self._ids, self._logits = ((exchange / name).open("wb+", buffering=0) for name in ("ids", "logits"))
-        self._random = random.SystemRandom()  # not to be foreseen
-        self.probes: list[Probe] = []
-        self.repeats: list[Probe] = []
         requests, self._requests = os.pipe()
         self._replies, replies = os.pipe()
         argv = [sys.executable, "-P", "-m", "mlx_autoresearch.trials.child", "logits"]
@@ -92,15 +74,7 @@ class RemoteModel:
 
     def hidden(self, idx: mx.array) -> mx.array:
         """(B, T) ids -> (B, T, V) logits, float32."""
-        ids = np.array(idx, dtype=np.int32)
-        logits = self._ask(ids)
-        B, T = ids.shape
-        if B > 1 and T > 1:
-            for i, b in enumerate(self._random.sample(range(B), min(B, 1 + _PROBED))):
-                p = self._random.randrange(1, T)
-                probe = Probe(ids[b], p, _logprobs(logits[b, max(0, p - _COMPARED) : p]))
-                (self.probes if i else self.repeats).append(probe)
-        return mx.array(logits)
+        return mx.array(self._ask(np.array(idx, dtype=np.int32)))
 
     def logits(self, hidden: mx.array) -> mx.array:
         """What `hidden` returned."""
@@ -142,57 +116,3 @@ class RemoteModel:
         last = outcome.output.strip().split("\n")[-1]
         how = {"timeout": "took too long", "memory": "took too much memory"}.get(outcome.ended, f"ended: {last}")
         return MetricRefused(f"the process that computes logits {how}")
-
-
-def check_remote_causality(first: RemoteModel, second: RemoteModel) -> None:
-    """Raise MetricRefused when logits depend on later tokens, or on anything but the tokens.
-
-    `second` is a fresh process: it remembers nothing of the rows that `first` scored. It gets some of those rows
-    unchanged, and for others with another row's tail from a random position on. Two things are compared before that
-    position. No log-probability may change by more than four times what unchanged rows differ by. And on average the
-    token that was replaced must not have been more likely in `first` than it is now: a mean over rows shows that even
-    where noise would hide it in each.
-    """
-    if not first.probes:
-        return
-    rows = [(probe, probe.row) for probe in first.repeats]
-    for i, probe in enumerate(first.probes):
-        donor = first.repeats[(i + 1) % len(first.repeats)]
-        altered = probe.row.copy()
-        altered[probe.position :] = donor.row[probe.position :]
-        if altered[probe.position] == probe.row[probe.position]:
-            altered[probe.position] = (altered[probe.position] + 1) % first._vocab_size
-        rows.append((probe, altered))
-    first._random.shuffle(rows)
-    # The evaluator asked `first` for this at first, too: both processes are treated alike.
-    bits.check_causality(second, rows[0][1][None], first._vocab_size)
-    repeated = {id(probe) for probe in first.repeats}
-    noise = change = 0.0
-    gains = []  # nats
-    for i in range(0, len(rows), bits.ROWS):
-        batch = rows[i : i + bits.ROWS]
-        logits = second._ask(np.stack([row for _, row in batch]))
-        for (probe, _), own in zip(batch, logits, strict=True):
-            now = _logprobs(own[max(0, probe.position - _COMPARED) : probe.position])
-            difference = float(np.abs(now - probe.logprobs).max())
-            if id(probe) in repeated:
-                noise = max(noise, difference)
-            else:
-                change = max(change, difference)
-                token = probe.row[probe.position]
-                gains.append(probe.logprobs[-1, token] - now[-1, token])
-    if not noise <= _NOISE:
-        raise MetricRefused(f"the model gives other logits for the same tokens (by {noise:.3g} nats)")
-    if not float(np.mean(gains)) <= max(bits.TOLERANCE, 4 * noise / len(gains) ** 0.5):
-        raise MetricRefused(f"the model looks ahead: later tokens gain it {np.mean(gains):.3g} nats a token")
-    if not change <= max(bits.TOLERANCE, 4 * noise):
-        raise MetricRefused(
-            f"the model looks ahead: changing later tokens changed the logits of earlier ones (by {change:.3g} nats)"
-        )
-
-
-def _logprobs(logits: np.ndarray) -> np.ndarray:
-    """(n, V) logits -> log-probabilities, float64."""
-    logits = logits.astype(np.float64)
-    logits -= logits.max(axis=-1, keepdims=True)
-    return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))

@@ -7,18 +7,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
 
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.machine.lock import device_lock
-from mlx_autoresearch.metric.bits import DocumentBits
+from mlx_autoresearch.metric.bits import DocumentBits, Scored
+from mlx_autoresearch.metric.causality import check_scored
 from mlx_autoresearch.metric.score import score, score_confirmation, scores
 from mlx_autoresearch.sandbox.environment import temporary_folder
 from mlx_autoresearch.training.data import open_data
+from mlx_autoresearch.training.setup import compute_dtype
 
 from .environment import trial_environment
 from .limits import Limits
-from .remote_model import RemoteModel, check_remote_causality
+from .remote_model import RemoteModel
 
 
 @contextmanager
@@ -56,10 +59,10 @@ def score_confined(
     Raises MetricRefused when the logits cannot be scored, or depend on anything but the tokens before them.
     """
     data = open_data(config)  # verified here, after the untrusted training
-    with confined_model(run, code, config, limits, scratch=scratch, mark=mark) as first:
-        bpb = score(first, config, data)
-    with confined_model(run, code, config, limits, scratch=scratch, mark=mark) as second:
-        check_remote_causality(first, second)
+    scored: list[Scored] = []
+    with confined_model(run, code, config, limits, scratch=scratch, mark=mark) as model:
+        bpb = score(model, config, data, record=scored)
+    _check(run, code, config, limits, scratch, mark, scored)
     return scores(bpb)
 
 
@@ -77,10 +80,24 @@ def confirmation_bits(
     """What the checkpoint in `run` needs for each of `documents`, indices into the part `confirmation` of the data.
 
     Two models, scored on the same documents, can be compared document by document. The model runs in a process of its
-    own, confined where its code is changed: `code`. Waits while another process of this machine trains, and says so.
-    Raises UserError when the data has no such part, MetricRefused when the logits cannot be scored, and GPUInterrupted
-    where macOS stops the work on the GPU.
+    own, confined where its code is changed: `code`; it is then checked as in `score_confined`. Waits while another
+    process of this machine trains, and says so. Raises UserError when the data has no such part, MetricRefused when the
+    logits cannot be scored, and GPUInterrupted where macOS stops the work on the GPU.
     """
     data = open_data(config)
-    with device_lock(say), confined_model(run, code, config, limits, scratch=scratch, mark=mark) as model:
-        return score_confirmation(model, config, data, documents)
+    scored: list[Scored] = []
+    with device_lock(say):
+        with confined_model(run, code, config, limits, scratch=scratch, mark=mark) as model:
+            bits = score_confirmation(model, config, data, documents, record=scored if code else None)
+        if code is not None:
+            _check(run, code, config, limits, scratch, mark, scored)
+    return bits
+
+
+def _check(
+    run: Path, code: Path, config: Config, limits: Limits, scratch: Path, mark: str, scored: list[Scored]
+) -> None:
+    """Raise MetricRefused unless another process confirms what was scored; it starts when the first one is gone."""
+    eps = float(mx.finfo(compute_dtype(config)).eps)
+    with confined_model(run, code, config, limits, scratch=scratch, mark=mark) as model:
+        check_scored(model, scored, vocab_size=config.data.vocab_size, eps=eps, rng=np.random.default_rng())
