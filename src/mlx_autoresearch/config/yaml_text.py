@@ -1,4 +1,7 @@
-"""Reads and writes YAML in which `1e-3` is a number and a key that is given twice is an error."""
+"""Reads and writes YAML in which `1e-3` is a number and a key that is given twice is an error.
+
+Whoever wrote it, reading takes little time and memory: text, values, nesting and numbers have limits.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,13 @@ from typing import Any
 import yaml
 
 from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.plain_text import one_line
+
+_LONGEST = 1_000_000  # characters of a document
+_MOST = 20_000  # values in it, an alias counted as what it stands for
+_DEEPEST = 50  # mappings and lists in each other
+_DIGITS = 100  # of a number
+_LARGEST = 2**64  # of a whole number, on both sides of 0
 
 
 def read_mapping(path: Path, what: str, keys: Iterable[str], instead: str) -> dict[str, Any]:
@@ -41,16 +51,20 @@ def read_text(path: Path, what: str, instead: str) -> str:
 
 def parse_yaml(text: str) -> Any:
     """The value of one YAML document; raises ValueError with one line that says where and what is wrong."""
+    if len(text) > _LONGEST:
+        raise ValueError(f"it has {len(text):,} characters; {_LONGEST:,} are allowed")
     try:
         return yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise ValueError(f"{where}{error.problem or error.context}") from None
+        raise ValueError(where + one_line(str(error.problem or error.context))) from None
     except yaml.YAMLError as error:
         raise ValueError(getattr(error, "reason", "it cannot be parsed")) from None
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    except (AttributeError, LookupError, OverflowError):  # PyYAML's way to say it
+        raise ValueError("a value is not what its tag, such as !!bool, says") from None
 
 
 def dump_yaml(value: Any) -> str:
@@ -59,6 +73,22 @@ def dump_yaml(value: Any) -> str:
 
 
 class _Loader(yaml.SafeLoader):
+    composed, depth = 0, -1  # nodes so far, and those around the present one
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.composed, self.depth = self.composed + 1, self.depth + 1
+        if self.composed > _MOST:
+            raise ValueError(f"it has more than {_MOST:,} values")
+        if self.depth > _DEEPEST:
+            raise ValueError("it is nested too deeply")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_document(self, node: yaml.Node) -> Any:
+        _measure(node, {})
+        return super().construct_document(node)
+
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         seen = set()
@@ -71,8 +101,47 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_float(self, node: yaml.ScalarNode) -> int | float:
-        number = self.construct_yaml_float(node)
-        return int(number) if number.is_integer() and "e" in node.value.lower() else number  # 1e6 steps
+        number = self.construct_yaml_float(_of_few_digits(node))
+        whole = number.is_integer() and abs(number) <= _LARGEST and "e" in node.value.lower()
+        return int(number) if whole else number  # 1e6 steps
+
+    def construct_int(self, node: yaml.ScalarNode) -> int:
+        number = self.construct_yaml_int(_of_few_digits(node))
+        if abs(number) > _LARGEST:
+            raise yaml.MarkedYAMLError(problem=f"{number} is too large a number", problem_mark=node.start_mark)
+        return number
+
+
+def _of_few_digits(node: yaml.ScalarNode) -> yaml.ScalarNode:
+    if len(node.value) > _DIGITS:
+        problem = f"a number has too many digits: {len(node.value):,}; {_DIGITS} are allowed"
+        raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+    return node
+
+
+def _measure(node: yaml.Node, known: dict[yaml.Node, tuple[int, int] | None]) -> tuple[int, int]:
+    """How many values a node holds and how deep they lie, an alias counted as what it stands for.
+
+    known: what was measured before; None: is being measured. Raises ValueError for too many and too deep ones.
+    """
+    if node in known:
+        measured = known[node]
+        if measured is None:
+            raise yaml.MarkedYAMLError(problem="a value must not contain itself", problem_mark=node.start_mark)
+        return measured
+    known[node] = None
+    values, depth = 1, 0
+    if isinstance(node, yaml.CollectionNode):
+        pairs = isinstance(node, yaml.MappingNode)
+        for inner in (each for pair in node.value for each in pair) if pairs else node.value:
+            more, below = _measure(inner, known)
+            values, depth = values + more, max(depth, 1 + below)
+    if values > _MOST:
+        raise ValueError(f"it has more than {_MOST:,} values, with what its aliases stand for")
+    if depth > _DEEPEST:
+        raise ValueError("it is nested too deeply")
+    known[node] = values, depth
+    return values, depth
 
 
 class _Dumper(yaml.SafeDumper):
@@ -84,3 +153,4 @@ _FLOAT = "tag:yaml.org,2002:float"
 for _side in (_Loader, _Dumper):  # the dumper quotes what the loader would take for a number
     _side.add_implicit_resolver(_FLOAT, re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
 _Loader.add_constructor(_FLOAT, _Loader.construct_float)
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_int)
