@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.plain_text import one_line
 from mlx_autoresearch.simulator import Kernel
 from mlx_autoresearch.simulator.arrays import dtype_name
 
@@ -83,6 +84,8 @@ class Call(Launch):
     inputs: dict[str, tuple[str, np.ndarray]]
 
 
+_MOST_ELEMENTS = 2**28  # of an array that is drawn: 2 GiB in float64
+
 # Error allowed against the float64 definition, relative to 1 + |value|, unless the YAML says otherwise.
 _TOLERANCE = {"float32": 1e-5, "float16": 1e-3, "bfloat16": 8e-3}
 
@@ -113,11 +116,18 @@ class KernelFile:
         return resolved
 
     def random_sizes(self, source: random.Random) -> Sizes:
-        """Sizes drawn from the description's `random`: `1..80` is a range, a list is a choice."""
+        """Sizes drawn from the description's `random`: `1..80` is a range, a list is a choice. UserError for others."""
         drawn = {}
         for name, choices in self.description.random.items():
-            span = re.fullmatch(r"(-?\d+)\.\.(-?\d+)", choices) if isinstance(choices, str) else None
-            drawn[name] = source.randint(int(span[1]), int(span[2])) if span else source.choice(choices)
+            span = re.fullmatch(r"(-?\d{1,18})\.\.(-?\d{1,18})", choices) if isinstance(choices, str) else None
+            if span and int(span[1]) <= int(span[2]):
+                drawn[name] = source.randint(int(span[1]), int(span[2]))
+            elif isinstance(choices, list) and choices:
+                drawn[name] = source.choice(choices)
+            else:
+                raise UserError(
+                    f"{self.name}: random.{name} must be a range such as 1..80 or a list, got {choices!r:.60}"
+                )
         return drawn
 
     def launch(self, sizes: Sizes) -> Launch:
@@ -147,20 +157,29 @@ class KernelFile:
 
     def values(self, sizes: Sizes) -> dict[str, np.ndarray]:
         """The inputs that the YAML gives by their values, in their dtype."""
-        return {
-            name: np.array([evaluate(expression, sizes) for expression in given.value], self.input_dtype(name, sizes))
-            for name, given in self.description.inputs.items()
-            if given.value is not None
-        }
+        found = {}
+        for name, given in self.description.inputs.items():
+            if given.value is not None:
+                values = [evaluate(expression, sizes) for expression in given.value]
+                try:
+                    found[name] = np.array(values, self.input_dtype(name, sizes))
+                except (ValueError, TypeError, OverflowError) as error:
+                    raise UserError(f"{self.name}: inputs.{name}: {one_line(str(error))}") from None
+        return found
 
     def call(self, sizes: Sizes, seed: int = 0) -> Call:
-        """The arguments at resolved sizes, with random inputs."""
+        """The arguments at resolved sizes, with random inputs. Raises UserError for one that cannot be drawn."""
         source = np.random.default_rng(seed)
         inputs = self.values(sizes)
         for name, given in self.description.inputs.items():
             if given.value is None:
                 shape, dtype = self.input_shape(name, sizes), self.input_dtype(name, sizes)
-                inputs[name] = _random(given, shape, dtype, sizes, source)
+                if math.prod(shape) > _MOST_ELEMENTS:
+                    raise UserError(f"{self.name}: {name} has the shape {shape}: more than {_MOST_ELEMENTS:,} elements")
+                try:
+                    inputs[name] = _random(given, shape, dtype, sizes, source)
+                except (ValueError, TypeError, ArithmeticError) as error:
+                    raise UserError(f"{self.name}: {name} cannot be drawn: {one_line(str(error))}") from None
             if inputs[name].size < given.min_elements:
                 raise UserError(
                     f"{self.name}: {name} must have at least {given.min_elements} elements, has {inputs[name].size}"
@@ -177,7 +196,12 @@ def _integers(what: str, expressions: list[Expression], sizes: Sizes, least: int
     """Lengths. Raises UserError for one that is no whole number, or less than `least`."""
     found = [(expression, evaluate(expression, sizes)) for expression in expressions]
     for expression, value in found:
-        if not isinstance(value, int | float) or not math.isfinite(value) or value != int(value) or value < least:
+        if (
+            not isinstance(value, int | float)
+            or not math.isfinite(value)
+            or value != int(value)
+            or not least <= value < 2**63
+        ):
             given = ", ".join(f"{name}={size}" for name, size in sizes.items())
             raise UserError(f"{what}: {expression} is {value}, not a whole number from {least} up, for {given}")
     return tuple(int(value) for _, value in found)

@@ -121,6 +121,8 @@ def _launcher(
 
 @lru_cache
 def _file(folder: Path, name: str) -> KernelFile:
+    if Path(name).name != name:
+        raise ValueError(f"[launch] {name!r:.100} is no name of a kernel in {folder.name}/")
     return load_kernel(folder / f"{name}.metal")
 
 

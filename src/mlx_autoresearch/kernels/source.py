@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
+import types
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import yaml
 from pydantic import ValidationError
 
+from mlx_autoresearch.config.yaml_text import parse_yaml, read_text
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.plain_text import one_line
 from mlx_autoresearch.simulator import Kernel
@@ -18,7 +18,12 @@ from mlx_autoresearch.simulator import Kernel
 from .description import Description, KernelFile
 
 _BODY = re.compile(r"^// kernel body\b.*$", re.M)
+_DEFINITION = re.compile(r"[\w-][\w.-]*\.py")
 _INCLUDE = re.compile(r'^#include "(?P<name>\w[\w.]*)"$', re.M)
+
+
+def _text(path: Path) -> str:
+    return read_text(path, "a kernel's file", "a kernel is a .metal file with a .yaml beside it")
 
 
 def split_source(text: str) -> tuple[str, str, int]:
@@ -40,17 +45,18 @@ def include(header: str, metal: Path) -> str:
         if not path.is_file():
             raise UserError(f"{metal}: #include: {path} does not exist")
         next_line = header.count("\n", 0, match.end()) + 2
-        return f'#line 1 "{path.name}"\n{path.read_text(encoding="utf-8")}#line {next_line} "{metal.name}"'
+        return f'#line 1 "{path.name}"\n{_text(path)}#line {next_line} "{metal.name}"'
 
     return _INCLUDE.sub(splice, header)
 
 
 def _load_definition(path: Path, name: str) -> Callable[..., dict[str, np.ndarray]]:
-    spec = importlib.util.spec_from_file_location(f"kernel_definition_{path.stem}", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
+    """The function `name` of a .py file, which is compiled here each time: byte code beside it is never read."""
+    module = types.ModuleType(f"kernel_definition_{path.stem}")
+    module.__file__ = str(path)
+    source = _text(path)
     try:
-        spec.loader.exec_module(module)
+        exec(compile(source, path, "exec", dont_inherit=True), vars(module))
     except (Exception, SystemExit) as error:  # it is somebody's code
         raise UserError(f"{path}: {type(error).__name__}: {one_line(str(error), 200)}") from None
     if not callable(getattr(module, name, None)):
@@ -68,20 +74,19 @@ def load_kernel(path: Path) -> KernelFile:
         if not needed.is_file():
             raise UserError(f"kernels: {needed} does not exist (a kernel is a .metal file with a .yaml beside it)")
     try:
-        content = yaml.safe_load(description_path.read_text(encoding="utf-8"))
-        description = Description.model_validate(content)
-    except yaml.YAMLError as error:
-        raise UserError(f"{description_path}: {' '.join(str(error).split())}") from None
+        description = Description.model_validate(parse_yaml(_text(description_path)))
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{description_path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    except ValueError as error:
+        raise UserError(f"{description_path}: {error}") from None
     for name, given in description.inputs.items():
         if (given.shape is None) == (given.value is None):
             raise UserError(f"{description_path}: inputs.{name}: give either shape or value")
     for what, sizes in (("grid", description.grid), ("threadgroup", description.threadgroup)):
         if len(sizes) != 3:
             raise UserError(f"{description_path}: {what}: three sizes are needed, got {len(sizes)}")
-    header, body, line = split_source(metal.read_text(encoding="utf-8"))
+    header, body, line = split_source(_text(metal))
     kernel = Kernel(
         metal.stem,
         list(description.inputs),
@@ -95,6 +100,8 @@ def load_kernel(path: Path) -> KernelFile:
     file, _, function = (description.definition or f"{metal.stem}.py:definition").partition(":")
     definition_path = metal.parent / file
     definition = None
+    if not _DEFINITION.fullmatch(file):
+        raise UserError(f"{description_path}: definition: {file!r:.100} is no .py file in the kernel's folder")
     if definition_path.is_file():
         definition = _load_definition(definition_path, function or "definition")
     elif description.definition:
