@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 from contextlib import suppress
 from pathlib import Path
 
-from mlx_autoresearch.machine.files import flush_to_disk, sync, write_atomically
+from mlx_autoresearch.machine.files import flush_to_disk, naming, sync, write_atomically
+from mlx_autoresearch.machine.removal import remove as remove
 
 
 class HeldFile:
@@ -27,35 +27,41 @@ class HeldFile:
         return self.content or b""
 
     def write(self, data: bytes) -> None:
-        """Replace the content, and whatever is in the file's place."""
+        """Replace the content, and whatever is in the file's place. Raises OSError; then nothing has happened."""
+        self._replace(data)
         self.content = data
-        self._replace()
 
     def append(self, data: bytes) -> None:
-        """Write `data` at the end; it is on the disk when this returns."""
+        """Write `data` at the end; it is on the disk when this returns. Raises OSError; then nothing has happened."""
         self.restore()
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
-        with open(self.path, "ab", opener=lambda path, _: os.open(path, flags, 0o666)) as file:
-            file.write(data)
-            file.flush()
-            flush_to_disk(file.fileno())
-        if self.content is None:
-            sync(self.path.parent)
+        with naming(self.path), open(self.path, "ab", 0, opener=lambda path, _: os.open(path, flags, 0o666)) as file:
+            try:
+                left = data
+                while left:
+                    left = left[file.write(left) :]
+                flush_to_disk(file.fileno())
+                if self.content is None:
+                    sync(self.path.parent)
+            except OSError:
+                with suppress(OSError):  # the next `restore` does it
+                    file.truncate(len(self.content or b""))
+                raise
         self.content = (self.content or b"") + data
 
     def restore(self) -> bool:
         """Put the held content back where the disk has something else; whether it had."""
         if self._is_intact():
             return False
-        self._replace()
+        self._replace(self.content)
         return True
 
-    def _replace(self) -> None:
+    def _replace(self, content: bytes | None) -> None:
         make_folder(self.path.parent)
-        if self.content is None or not self.path.is_file():
+        if content is None or not self.path.is_file():
             remove(self.path)
-        if self.content is not None:
-            write_atomically(self.path, self.content)
+        if content is not None:
+            write_atomically(self.path, content)
 
     def _is_intact(self) -> bool:
         if self.content is None:
@@ -94,20 +100,6 @@ class HeldFolder:
         except OSError:
             return False
         return link == self._linked_to and stat.S_ISDIR(found.st_mode) and stat.S_IMODE(found.st_mode) == self._mode
-
-
-def remove(path: Path) -> None:
-    """Delete whatever is at `path`: a folder with all that is in it, a link but not what it points to, or nothing."""
-    if path.is_dir() and not path.is_symlink():
-        path.chmod(0o700)
-        for folder, folders, _ in os.walk(path):  # which an agent may have protected
-            for below in (Path(folder, name) for name in folders):
-                if not below.is_symlink():
-                    below.chmod(0o700)
-        shutil.rmtree(path)
-    else:
-        with suppress(FileNotFoundError, NotADirectoryError):
-            path.unlink()
 
 
 def make_folder(path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -96,8 +96,10 @@ class Ledger:
     back before the next record is appended: what it says is never believed.
     """
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, *, surely: Callable[[Callable[[], object]], None] = lambda write: write()):
+        """surely: how a record is written; it may wait for a full disk, and try again."""
         self.path = Path(path)
+        self._surely = surely
         self._file = HeldFile(self.path)
         self._records: list[Record] | None = None
         self._table: HeldFile | None = None  # once this process has written it
@@ -138,9 +140,9 @@ class Ledger:
             raise ValueError(f"[Ledger] experiment {record.number} is in {self.path} already")
         line = json.dumps(asdict(record), allow_nan=False).encode() + b"\n"
         torn = self._file.content and not self._file.content.endswith(b"\n")
-        self._file.append(b"\n" + line if torn else line)
+        self._surely(lambda: self._file.append(b"\n" + line if torn else line))
         self._records = [*records, record]
-        self.write_tsv()
+        self._surely(self.write_tsv)
 
     def restore(self) -> list[str]:
         """Put the file, and the table, back where something else has changed or replaced them; the names of those."""

@@ -15,6 +15,9 @@ from typing import Literal
 
 import mlx.core as mx
 
+from mlx_autoresearch.errors import RunFailed
+from mlx_autoresearch.plain_text import one_line
+
 from . import blas, system
 from .files import write_atomically
 from .memory import usable_memory
@@ -54,6 +57,14 @@ class MemoryLimits:
 def is_gpu() -> bool:
     """Whether MLX computes on a GPU by default."""
     return mx.default_device().type == mx.gpu
+
+
+def require_working() -> None:
+    """Raise RunFailed where the default device computes no more, as a GPU that the system has lost."""
+    try:
+        mx.eval(mx.ones(2) + 1)
+    except RuntimeError as error:
+        raise RunFailed(f"the device computes no more ({one_line(str(error))}): restart the machine") from None
 
 
 def device_name() -> str:

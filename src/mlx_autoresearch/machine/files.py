@@ -27,14 +27,25 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     new = path.with_name(f".{os.getpid()}-{threading.get_native_id()}-{_host()}.{path.name}")
     new.unlink(missing_ok=True)  # somebody planted a link
     try:
-        yield new
-        if durable:
-            sync(new)
-        new.replace(path)
+        with naming(path):
+            yield new
+            if durable:
+                sync(new)
+            new.replace(path)
     finally:
         new.unlink(missing_ok=True)
     if durable:
         sync(path.parent)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An OSError that names no file, as a full disk's does, names `path`."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def write_atomically(path: Path, content: str | bytes, *, durable: bool = True) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import nullcontext
 from typing import Any
 
 from mlx_autoresearch.config.keys import differing
 from mlx_autoresearch.config.load import settings_of, with_settings
-from mlx_autoresearch.errors import UserError
-from mlx_autoresearch.ledger.files import DIFF, OUTPUT
+from mlx_autoresearch.errors import ReportedError, UserError
+from mlx_autoresearch.ledger.files import DIFF, OUTPUT, TRACEBACK
 from mlx_autoresearch.ledger.held import HeldFile, make_own_folder, remove
 from mlx_autoresearch.ledger.ledger import LONGEST_REASON, Record, Status, Trial, measured
+from mlx_autoresearch.machine.standstill import Standstill
 from mlx_autoresearch.plain_text import one_line, printable
 from mlx_autoresearch.trials.trial import TrialFailed, status_of
 
+from . import fault
 from .candidate import Candidate
 from .champion import Champion
 from .decision import Discard, Judge, Keep
@@ -46,35 +49,27 @@ class Experiment:
         self._hypothesis, self._kind = "no proposal", "other"
         self._overrides: dict[str, Any] = {}
         self._trials: list[Trial] = []
+        self._candidate: Candidate | None = None
 
     def conduct(self, trusted: dict[str, str]) -> Record | None:
         """Make, measure and record it; None when the proposer has no more.
 
         trusted: the state of what results depend on, which is compared afterwards, whatever the outcome. If it has
         changed and untrusted code has run, the experiment is rejected. If it has changed and no such code has run,
-        somebody else changed it: raises UserError, and the experiment is forgotten.
+        somebody else changed it: raises UserError, and the experiment is forgotten. Whatever else is raised on the way
+        is the proposal's end, unless the machine is to blame: see fault.py. Raises Disturbed, and what it says.
         """
         remove(self._folder)
         make_own_folder(self._folder)
         self._workspace.keep(self._best.commit)
         started = self._search.seconds()
-        candidate: Candidate | None = None
-        try:
-            self._view.doing(f"experiment {self._number}: waiting for {self._proposer.name}")
-            proposal = self._propose()
-            if proposal is None:
-                return None
-            notes = self._commit_proposal(proposal)
-            candidate = self._check()
-            self._view.doing(f"experiment {self._number}: {self._hypothesis}")
-            action = self._measure(candidate)
-            status: Status = "keep" if isinstance(action, Keep) else "discard"
-            reason = "; ".join([action.reason, *notes])
-        except _Ended as ended:
-            status, reason = ended.status, str(ended)
-        except TrialFailed as failure:
-            status, reason = status_of(failure.kind), f"{failure.kind}: {one_line(failure.detail)}"
-            self._write(OUTPUT, failure.detail)
+        with Standstill() as standstill:
+            outcome = self._attempt()
+        if outcome is None:
+            return None
+        status, reason = outcome
+        if status not in ("keep", "discard"):
+            fault.require_calm(self._search, standstill if status == "timeout" else None)
         now = integrity.trusted_state(self._search.config)
         if self._search.untrusted_code_ran and (changed := differing(trusted, now)):
             status, reason = "rejected", f"guard: {changed[0]} changed, which results depend on"
@@ -82,10 +77,34 @@ class Experiment:
             integrity.check_same(trusted, now)
         record = self._record(status, reason, started)
         if status == "keep":
-            assert candidate is not None
-            self._workspace.keep(candidate.commit)
-            self._champion.crown(candidate)
+            assert self._candidate is not None
+            self._champion.crown(self._candidate)
+            self._search.disks.surely(lambda: self._workspace.keep(record.commit))
         return record
+
+    def _attempt(self) -> tuple[Status, str] | None:
+        """How it ends, and why; None when the proposer has no more. Raises what is the machine's fault."""
+        try:
+            self._view.doing(f"experiment {self._number}: waiting for {self._proposer.name}")
+            proposal = self._propose()
+            if proposal is None:
+                return None
+            notes = self._commit_proposal(proposal)
+            self._candidate = self._check()
+            self._view.doing(f"experiment {self._number}: {self._hypothesis}")
+            action = self._measure(self._candidate)
+            return "keep" if isinstance(action, Keep) else "discard", "; ".join([action.reason, *notes])
+        except _Ended as ended:
+            return ended.status, str(ended)
+        except TrialFailed as failure:
+            self._write(OUTPUT, failure.detail)
+            return status_of(failure.kind), f"{failure.kind}: {one_line(failure.detail)}"
+        except BrokenPipeError:  # nobody reads our output any more
+            raise
+        except Exception as error:  # whatever an agent, or its code, has left: it must not end the search
+            fault.require_sound(self._search, self._best.commit, error)
+            self._write(TRACEBACK, fault.trace(error))
+            return "rejected" if isinstance(error, ReportedError) else "crash", fault.described(error)
 
     def _propose(self) -> Proposal | None:
         """Ask the proposer. Raises _Ended when it fails, or has touched anything outside the worktree."""
@@ -202,7 +221,7 @@ class Experiment:
             files=sorted(self._change.status),
             insertions=self._change.insertions,
             deletions=self._change.deletions,
-            overrides=self._overrides,
+            overrides={key: _recordable(value) for key, value in self._overrides.items()},
             status=status,
             reason=one_line(reason, LONGEST_REASON),
             **measured(self._trials, self._search.seconds() - started),
@@ -213,5 +232,18 @@ class Experiment:
 
     def _write(self, name: str, text: str) -> None:
         """A file in the experiment's folder, whatever untrusted code has put in the place of either."""
-        make_own_folder(self._folder)
-        HeldFile(self._folder / name).write(text.encode(errors="replace"))
+
+        def write() -> None:
+            make_own_folder(self._folder)
+            HeldFile(self._folder / name).write(text.encode(errors="replace"))
+
+        self._search.disks.surely(write)
+
+
+def _recordable(value: Any) -> Any:
+    """A value of a configuration, whoever wrote it, as the ledger can hold it."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (ValueError, TypeError, RecursionError):  # NaN, an integer of thousands of digits
+        return "a value that the ledger cannot hold"
+    return value

@@ -6,7 +6,9 @@ everything after it (the branch, results.tsv) is rebuilt from the ledger.
 
 from __future__ import annotations
 
+import json
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +23,7 @@ from mlx_autoresearch.ledger.files import (
     LOCK,
     SCRATCH,
     SETTINGS,
+    STARTED_WITH,
     STARTING,
     TRUSTED,
     experiment_folder,
@@ -28,12 +31,15 @@ from mlx_autoresearch.ledger.files import (
 )
 from mlx_autoresearch.ledger.held import HeldFile, HeldFolder, make_folder, remove
 from mlx_autoresearch.ledger.ledger import Ledger, Record, Trial
+from mlx_autoresearch.machine.disk import Disks, trouble
 from mlx_autoresearch.machine.files import write_atomically
 from mlx_autoresearch.machine.lock import acquired, is_free
 from mlx_autoresearch.sandbox.processes import kill_all, marked
+from mlx_autoresearch.training.files import CHECKPOINT
 from mlx_autoresearch.trials.trial import run_trial
 
-from .settings import SearchConfig, load_search
+from .guard.rules import read_config
+from .settings import SearchConfig, changed_settings, load_search
 from .workspace import EXPERIMENT, Workspace, repository_of_search
 
 Runner = Callable[..., Trial]  # with the arguments of `run_trial`
@@ -44,16 +50,21 @@ class Search:
 
     mark: by which every process that the search starts is found again; see `processes.marked`.
     run_trial: as trials.trial has it. untrusted_code_ran: since what results depend on was last compared.
-    waited_seconds: for the device, in all trials of this process.
+    waited_seconds: for the device, in all trials of this process. disturbed: how often the step that is being done was
+    ended by what is nobody's proposal. changed: settings that are not those of the start,
+    as they may be. disks: that it writes to.
     """
 
     def __init__(self, repository: Path, home: Path, config: SearchConfig, *, run_trial: Runner = run_trial):
         self.repository, self.home, self.config, self.run_trial = repository, home, config, run_trial
         self.mark = f"research:{home.resolve()}"
-        self.ledger = Ledger(home / LEDGER)
+        self.disks = Disks({home: self._room, repository: lambda: 0, Path(tempfile.gettempdir()): lambda: 0})
+        self.ledger = Ledger(home / LEDGER, surely=self.disks.surely)
         self.workspace = Workspace(repository, home, config.tag, self.mark)
         self.untrusted_code_ran = False
         self.waited_seconds = 0.0
+        self.disturbed = 0
+        self.changed: list[str] = []
         self._lock = FileLock(home / LOCK)
         self._lock_inode = 0
         self._held: list[HeldFolder | HeldFile] = []
@@ -77,9 +88,13 @@ class Search:
         if home.exists() and any(home.iterdir()):
             raise UserError(f"{home} exists and holds no search: choose another tag, or another --home")
         workspace.require_new()
+        for folder in (home, repository):
+            if wrong := trouble(folder):
+                raise UserError(f"no search can be started: {wrong}")
         home.mkdir(parents=True, exist_ok=True)
         (home / STARTING).touch()
         workspace.create(config.start.to_yaml())
+        write_atomically(home / TRUSTED, json.dumps({STARTED_WITH: config.model_dump(mode="json")}, indent=2) + "\n")
         write_atomically(home / SETTINGS, config.to_yaml())
         (home / STARTING).unlink()
         return cls(repository, home, config, run_trial=run_trial)
@@ -88,12 +103,15 @@ class Search:
     def open(cls, home: Path, *, run_trial: Runner = run_trial) -> Search:
         """An existing search, to be run. Changes nothing.
 
-        Raises UserError when `home` holds none, or one of a version whose commits this one cannot measure.
+        Raises UserError when `home` holds none, one of a version whose commits this one cannot measure, or one whose
+        settings are no longer those that it was started with.
         """
         home = home.absolute()
         if not (home / SETTINGS).is_file():
             raise UserError(f"{home} holds no search; `research start` makes one")
         config = load_search(home / SETTINGS)
+        before = _started_with(home)
+        changed = [] if before is None else _changes(before, config, home)
         search = cls(repository_of_search(home, config.tag), home, config, run_trial=run_trial)
         for record in search.ledger.records()[-1:]:
             record.methods.require_current(f"the search {config.tag}")
@@ -103,6 +121,11 @@ class Search:
                 "this one cannot run: resume it with that version, or start a new search from its best settings, which "
                 f"`git show research/{search.config.tag}:{EXPERIMENT}` prints"
             )
+        if before is None:
+            start = next((r.commit for r in search.ledger.records()), search.workspace.best)
+            started = {"start": read_config(search.workspace.read(start, EXPERIMENT))}
+            changed = _changes(config.model_copy(update=started), config, home)
+        search.changed = changed
         return search
 
     @contextmanager
@@ -121,8 +144,12 @@ class Search:
 
     def recover(self) -> None:
         """Whatever state the last process left: end its processes, forget what was not decided, restore the best."""
-        kill_all(lambda: marked(self.mark))
         self.ledger.read()  # another process may have appended before we had the lock
+        self.renew()
+
+    def renew(self) -> None:
+        """As `recover`, for this process's own state, in which the ledger is held."""
+        kill_all(lambda: marked(self.mark))
         self.workspace.unlock()
         best = self.ledger.best()
         if best is not None:
@@ -140,6 +167,11 @@ class Search:
         self.workspace.forget(number)
         remove(self.folder(number))
         self.ledger.write_tsv()
+
+    def make_room(self) -> None:
+        """Delete what the experiment that is not decided has written; this needs no room on the disk."""
+        remove(self.workspace.path)
+        remove(self.folder(self.next_number()))
 
     def hold(self) -> None:
         """Hold in memory the folders, and the files by which the search is opened again."""
@@ -180,9 +212,31 @@ class Search:
         """The first number that the ledger has not decided; 0 is the baseline's."""
         return 1 + max((r.number for r in self.ledger.records()), default=-1)
 
+    def _room(self) -> int:
+        """Bytes that the next trial is going to write: the best's checkpoint twice, because a new one replaces it."""
+        best = self.ledger.best()
+        checkpoints = [self.home / trial.run / CHECKPOINT for trial in (best.trials if best else ())]
+        return 2 * max((path.stat().st_size for path in checkpoints if path.is_file()), default=0)
+
     def folder(self, number: int) -> Path:
         """Where an experiment's files are."""
         return experiment_folder(self.home, number)
+
+
+def _started_with(home: Path) -> SearchConfig | None:
+    """The settings that the search in `home` was started with; None where its version has not written them down."""
+    try:
+        values = json.loads((home / TRUSTED).read_text(encoding="utf-8"))[STARTED_WITH]
+        return SearchConfig.model_validate_json(json.dumps(values), strict=True)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _changes(before: SearchConfig, now: SearchConfig, home: Path) -> list[str]:
+    try:
+        return changed_settings(before, now)
+    except UserError as error:
+        raise UserError(f"{home / SETTINGS}: {error}") from None
 
 
 def _has_measured_nothing(home: Path) -> bool:

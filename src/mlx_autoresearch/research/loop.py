@@ -2,42 +2,107 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
+from mlx_autoresearch.errors import ReportedError, RunFailed
+from mlx_autoresearch.ledger.files import TRACEBACK
+from mlx_autoresearch.ledger.held import HeldFile
+from mlx_autoresearch.ledger.ledger import Record
 from mlx_autoresearch.machine.awake import awake
+from mlx_autoresearch.machine.disk import disk_error
 
 from .champion import Champion
 from .experiment import Experiment
+from .fault import MOST, described, require_progress, trace
 from .guard.integrity import check_same, check_since_start, trusted_state
 from .home import Search
 from .proposers.base import Proposer
 from .view import View
+
+T = TypeVar("T")
 
 
 def run(search: Search, proposer: Proposer, view: View, *, experiments: int | None = None) -> None:
     """Run to the end: until `experiments` more, the settings' own limits, or a proposer that has no more.
 
     proposer: a new one, which is told the ledger's records first. Raises UserError when another process runs this
-    search or something it relies on has changed, RunFailed when the starting point cannot be trained.
+    search or something it relies on has changed, RunFailed when the starting point cannot be trained, or an error of
+    our own comes back again and again.
     """
+    search.disks.say = view.say
     with search.locked(), awake(view.say):
-        search.recover()
-        trusted = check_since_start(search)
-        search.hold()
-        champion = Champion(search, view)
+        for change in search.changed:
+            view.say(f"note: {change}")
+        trusted = _again(search, lambda: _begin(search))
+        champion = _again(search, lambda: Champion(search, view))
         if not search.ledger.records():
-            champion.measure_baseline()
+            _again(search, champion.measure_baseline)
         for record in search.ledger.records():
-            proposer.told(record)
+            _tell(proposer, record, search)
         done = 0
         while not _finished(search, done, experiments):
-            check_same(trusted, trusted_state(search.config))
-            search.untrusted_code_ran = False
-            champion.refresh()
-            record = Experiment(search, champion, proposer, view).conduct(trusted)
+            record = _again(search, lambda: _next(search, champion, proposer, view, trusted))
             if record is None:
                 view.say("the proposer has nothing more to propose")
                 break
-            proposer.told(record)
+            _tell(proposer, record, search)
+            require_progress(search, proposer)
             done += 1
+
+
+def _begin(search: Search) -> dict[str, str]:
+    """Put right what the last process left; the state of what results depend on."""
+    search.recover()
+    trusted = check_since_start(search)
+    search.hold()
+    return trusted
+
+
+def _next(search: Search, champion: Champion, proposer: Proposer, view: View, trusted: dict[str, str]) -> Record | None:
+    """The next experiment; None when there is none."""
+    check_same(trusted, trusted_state(search.config))
+    search.untrusted_code_ran = False
+    champion.refresh()
+    return Experiment(search, champion, proposer, view).conduct(trusted)
+
+
+def _again(search: Search, action: Callable[[], T]) -> T:
+    """Do `action`, and again from its start when the machine, or an error of ours, has ended it.
+
+    Waits for a full disk. Raises ReportedErrors of `action`, and RunFailed where it ends in errors again and again.
+    """
+    search.disturbed, begun = 0, False
+    while True:
+        search.disks.wait()
+        try:
+            if begun:
+                search.renew()
+            begun = True
+            return action()
+        except BrokenPipeError:  # nobody reads our output any more
+            raise
+        except Exception as error:
+            if search.disks.trouble():
+                search.make_room()
+                if search.disks.trouble():
+                    continue
+            if isinstance(error, ReportedError) and not disk_error(error):
+                raise
+            search.disturbed += 1
+            if search.disturbed > MOST:
+                place = search.home / TRACEBACK
+                HeldFile(place).write(trace(error).encode(errors="replace"))
+                what = f"{described(error)}, {search.disturbed} times in a row"
+                raise RunFailed(f"the search cannot go on: {what}; {place} says where: please report it") from error
+
+
+def _tell(proposer: Proposer, record: Record, search: Search) -> None:
+    """What a proposer cannot understand, it does not learn from."""
+    try:
+        proposer.told(record)
+    except Exception as error:
+        search.disks.say(f"the proposer does not learn from experiment {record.number}: {described(error)}")
 
 
 def _finished(search: Search, done: int, experiments: int | None) -> bool:

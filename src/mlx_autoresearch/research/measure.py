@@ -12,9 +12,11 @@ from pathlib import Path
 from mlx_autoresearch.ledger.files import CODE
 from mlx_autoresearch.ledger.held import make_own_folder, remove
 from mlx_autoresearch.ledger.ledger import Trial
-from mlx_autoresearch.trials.clock import Event
+from mlx_autoresearch.machine.disk import disk_error
+from mlx_autoresearch.plain_text import one_line
+from mlx_autoresearch.trials.clock import DISK, Event
 from mlx_autoresearch.trials.limits import Limits, default_memory_mb
-from mlx_autoresearch.trials.trial import TrialFailed
+from mlx_autoresearch.trials.trial import Say, TrialFailed
 
 from .candidate import Candidate
 from .guard.integrity import Trespass, installed_code_hash, watched
@@ -23,11 +25,14 @@ from .view import View
 
 _TIMES, _SLACK_SECONDS = 3, 60  # what a trial may take: so many times the baseline's, and so much more
 
+_ATTEMPTS = 3  # of a trial that a full disk has ended
+
 
 def measure(search: Search, candidate: Candidate, seed: int, folder: Path, view: View) -> Trial:
     """One trial of `candidate` with `seed`, in the run folder `folder`/<seed>.
 
-    Raises TrialFailed, of the kind "guard" where changed code has changed anything outside its run folder.
+    A trial that a full disk has ended is repeated once there is room. Raises TrialFailed, of the kind "guard" where
+    changed code has changed anything outside its run folder.
     """
 
     def say(event: Event) -> None:
@@ -35,6 +40,19 @@ def measure(search: Search, candidate: Candidate, seed: int, folder: Path, view:
             search.waited_seconds += event["seconds"]
         view.progress(event)
 
+    for attempt in range(1, _ATTEMPTS + 1):
+        search.disks.wait()
+        try:
+            return _once(search, candidate, seed, folder, say)
+        except (TrialFailed, OSError) as failure:
+            full = disk_error(failure) or (isinstance(failure, TrialFailed) and failure.kind == DISK)
+            if not full or attempt == _ATTEMPTS:
+                raise
+            view.say(f"{one_line(str(failure))}: this trial is repeated")
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _once(search: Search, candidate: Candidate, seed: int, folder: Path, say: Say) -> Trial:
     run = folder / str(seed)
     make_own_folder(folder)
     remove(run)

@@ -15,17 +15,19 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, field_validator
 
 from mlx_autoresearch.config.explain import explain
-from mlx_autoresearch.config.keys import flatten, merge, nest, parse_setting
+from mlx_autoresearch.config.keys import differing, flatten, merge, nest, parse_setting
 from mlx_autoresearch.config.load import load_config, validate_config
 from mlx_autoresearch.config.settings import Config, Section
 from mlx_autoresearch.config.yaml_text import dump_yaml, read_mapping, read_text
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.ledger.files import SETTINGS
 from mlx_autoresearch.ledger.seeds import Seeds
+from mlx_autoresearch.plain_text import one_line
 from mlx_autoresearch.trials.limits import Limits
 
 from .proposers.settings import AgentSettings, OptunaSettings, ScriptSettings
 
+_MAY_CHANGE = ("experiments", "hours", "proposer", "limits")  # of a search that was started
 _EXAMPLES = "the examples are in configs/research/"
 
 
@@ -88,6 +90,22 @@ def load_search(path: str | Path, overrides: Iterable[str] = ()) -> SearchConfig
         return SearchConfig.model_validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
         raise UserError(f"{path}: {explain(error, SearchConfig)[1]}") from None
+
+
+def changed_settings(before: SearchConfig, now: SearchConfig) -> list[str]:
+    """The keys that differ between the settings that a search was started with and those it is resumed with: each in
+    one line, with its values. Raises UserError for one that results depend on.
+    """
+    old, new = (flatten(config.model_dump(mode="json")) for config in (before, now))
+    changed = {key: f"{key} was {_shown(old, key)}, and is {_shown(new, key)} now" for key in differing(old, new)}
+    for key, line in changed.items():
+        if key.partition(".")[0] not in _MAY_CHANGE:
+            raise UserError(f"{line}, and results depend on it: put it back, or start a new search with another tag")
+    return list(changed.values())
+
+
+def _shown(settings: dict[str, Any], key: str) -> str:
+    return one_line(json.dumps(settings[key]), 60) if key in settings else "not there"
 
 
 def tag_of(home: Path) -> str:

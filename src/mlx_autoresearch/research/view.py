@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Self, TextIO
 
 from mlx_autoresearch.ledger.ledger import Record
+from mlx_autoresearch.machine.disk import disk_error
 
 _SECONDS_BETWEEN_DRAWINGS = 0.2
 
@@ -25,8 +26,12 @@ class View:
     def __exit__(self, *_: object) -> None: ...
 
     def say(self, line: str) -> None:
-        """One line that stays."""
-        print(line, file=self._stream, flush=True)
+        """One line that stays; where it goes to a file on a full disk, it is lost, and the search is not."""
+        try:
+            print(line, file=self._stream, flush=True)
+        except OSError as error:
+            if not disk_error(error):
+                raise
 
     def doing(self, what: str) -> None:
         """What is being done now."""

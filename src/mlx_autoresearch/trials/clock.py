@@ -20,8 +20,9 @@ Event = Mapping[str, Any]
 
 # The kind of trouble when macOS stopped the work on the GPU: the trial is repeated once, and nobody's idea is to blame.
 INTERRUPTED = "gpu"
-# The kind when the machine stood still in the middle: the trial is repeated once.
-PAUSED = "pause"
+# The kind when the machine stood still, and when the disk took no more: the trial is repeated a few times.
+PAUSED, DISK = "pause", "disk"
+NOBODYS = (INTERRUPTED, PAUSED, DISK)  # a trial that ended in one of these says nothing about what was tried
 
 _FOR_DISPLAY = ("start", "step", "trained", "finish")
 _LONGEST_LINE = 65_536  # characters

@@ -14,18 +14,20 @@ from typing import Any
 
 from mlx_autoresearch.config.load import with_settings
 from mlx_autoresearch.config.settings import Config
-from mlx_autoresearch.errors import GPUInterrupted, MetricRefused, from_mlx
+from mlx_autoresearch.errors import GPUInterrupted, MetricRefused, OutOfMemory, from_mlx
 from mlx_autoresearch.ledger.files import SCRATCH
 from mlx_autoresearch.ledger.held import remove
 from mlx_autoresearch.ledger.ledger import Status, Trial
+from mlx_autoresearch.machine.disk import says_full, trouble
 from mlx_autoresearch.machine.lock import device_lock
+from mlx_autoresearch.machine.standstill import Standstill
 from mlx_autoresearch.plain_text import one_line, printable
 from mlx_autoresearch.sandbox.command import Outcome, Running
 from mlx_autoresearch.sandbox.environment import temporary_folder
 from mlx_autoresearch.training.files import CHECKPOINT, SUMMARY
 from mlx_autoresearch.training.run import Run
 
-from .clock import INTERRUPTED, PAUSED, Clock, Event
+from .clock import DISK, INTERRUPTED, PAUSED, Clock, Event
 from .environment import trial_environment
 from .limits import Limits
 from .score import score_confined
@@ -33,6 +35,7 @@ from .score import score_confined
 Say = Callable[[Event], None]
 
 _REJECTED = ("guard", "metric", "output", "budget")
+_ATTEMPTS = 4  # of a trial during which the machine stood still
 _POLL_SECONDS = 0.05  # between two looks at a training
 _LAST_EVENTS_SECONDS = 5.0  # for the pipe's end: where the supervisor was killed, a survivor may hold it open
 _SHOWN_CHARACTERS = 4000  # of the end of the output
@@ -41,8 +44,9 @@ _SHOWN_CHARACTERS = 4000  # of the end of the output
 class TrialFailed(Exception):
     """A trial without a result.
 
-    kind: "out of memory", "nan", "exception", "setup", "no checkpoint", "timeout", "gpu" (macOS stopped the work on the
-    GPU, twice), or for a violated rule "guard", "metric", "output", "budget". detail: printable; its first line says
+    kind: "out of memory", "nan", "exception", "setup", "no checkpoint", "timeout"; the machine's fault: "gpu" (macOS
+    stopped the work on the GPU, twice), "pause" (it stood still), "disk" (it took no more); or for a violated rule
+    "guard", "metric", "output", "budget". detail: printable; its first line says
     what happened.
     """
 
@@ -75,27 +79,40 @@ def run_trial(
     training does not wait for it. What it raises ends the training and is raised here: it is not the trial's failure.
 
     What the training printed goes into FOLDER.txt. Waits while another process of this machine trains; that time does
-    not count. A trial that macOS interrupts on the GPU, or in which the machine stood still, is repeated once, from its
-    start. Raises TrialFailed.
+    not count. A trial that macOS interrupts on the GPU is repeated once, from its start; and one that fails, or trains
+    for less time, because the machine stood still, a few times. Raises TrialFailed.
     """
-
-    def attempt(*, last: bool) -> Trial:
-        return _run_once(config, seed=seed, folder=folder, code=code, limits=limits, mark=mark, say=say, last=last)
-
-    try:
-        return attempt(last=False)
-    except TrialFailed as failure:
-        if failure.kind not in (INTERRUPTED, PAUSED):
-            raise
+    for attempt in range(1, _ATTEMPTS + 1):
+        with Standstill() as standstill:
+            try:
+                return _run_once(
+                    config, seed=seed, folder=folder, code=code, limits=limits, mark=mark, say=say,
+                    seen=standstill if attempt > 1 else None,
+                )  # fmt: skip
+            except TrialFailed as failed:
+                failure = failed
+        if standstill.seconds and failure.kind != INTERRUPTED:
+            failure = TrialFailed(PAUSED, f"the machine stood still for {standstill.seconds:.1f} s ({failure})")
+        most = _ATTEMPTS if standstill.seconds else 2
+        if failure.kind not in (INTERRUPTED, PAUSED) or attempt >= most:
+            break
         say({"event": "again", "message": f"{one_line(failure.detail, 1000)}; this trial is repeated"})
         remove(folder)
-        return attempt(last=True)
+    raise failure
 
 
 def _run_once(
-    config: Config, *, seed: int, folder: Path, code: Path | None, limits: Limits, mark: str, say: Say, last: bool
+    config: Config,
+    *,
+    seed: int,
+    folder: Path,
+    code: Path | None,
+    limits: Limits,
+    mark: str,
+    say: Say,
+    seen: Standstill | None,
 ) -> Trial:
-    """last: take the result of a training that stood still, too."""
+    """seen: where given, a training that stood still is taken as it is, unless this process has seen a standstill."""
     config = with_settings(config, {"train.seed": seed, "train.checkpoint_every": None}, "the trial")
     folder = folder.absolute()
     with (
@@ -108,8 +125,10 @@ def _run_once(
         run = folder if code is None else scratch / "run"
         clock, outcome = _train(config, run, code, limits, mark, scratch, say)
         folder.with_name(f"{folder.name}.txt").write_text(outcome.output, encoding="utf-8")
+        if outcome.returncode:
+            _check_disk(scratch, outcome)
         _check_outcome(outcome, clock, limits, limits.wall_seconds(config, score=code is None), confined=bool(code))
-        if not last and (pause := clock.pause(config)):
+        if (pause := clock.pause(config)) and (seen is None or seen.seconds):
             of = f"of a training of {config.train.time_budget:g} s"
             raise TrialFailed(PAUSED, f"the machine stood still for {pause:.1f} s {of}")
         if not (run / CHECKPOINT).is_file():
@@ -183,10 +202,12 @@ def _score(
         raise TrialFailed("metric", str(error)) from None
     except GPUInterrupted as error:
         raise TrialFailed(INTERRUPTED, str(error)) from None
-    except RuntimeError as error:
-        if not isinstance(reported := from_mlx(error), GPUInterrupted):
+    except (MemoryError, RuntimeError) as error:
+        reported = from_mlx(error)
+        if not isinstance(reported, GPUInterrupted | OutOfMemory):
             raise
-        raise TrialFailed(INTERRUPTED, str(reported)) from None
+        kind = INTERRUPTED if isinstance(reported, GPUInterrupted) else "out of memory"
+        raise TrialFailed(kind, f"while its logits were scored: {reported}") from None
     summary |= {"num_steps": clock.steps, "training_seconds": clock.training_seconds}
     Run(folder).save_summary(summary)
     return summary
@@ -216,6 +237,12 @@ def _check_outcome(outcome: Outcome, clock: Clock, limits: Limits, seconds: floa
     code = outcome.returncode or 0
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
     raise TrialFailed("exception", (last.split("\n")[-1] or how) + "\n" + last)
+
+
+def _check_disk(folder: Path, outcome: Outcome) -> None:
+    """Raise TrialFailed for a training that ended while the disk took no more, or because it did not."""
+    if (full := trouble(folder)) or says_full(outcome.output):
+        raise TrialFailed(DISK, full or f"a disk took no more\n{outcome.output.strip()[-_SHOWN_CHARACTERS:]}")
 
 
 def check_folder(folder: Path) -> None:

@@ -16,7 +16,7 @@ from mlx_autoresearch.config.keys import differing
 from mlx_autoresearch.data.prepared import PreparedData
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.kernels.registry import kernel_folder
-from mlx_autoresearch.ledger.files import TRUSTED, experiments_folder
+from mlx_autoresearch.ledger.files import STARTED_WITH, TRUSTED, experiments_folder
 from mlx_autoresearch.machine.compiled import kept_files
 from mlx_autoresearch.machine.files import is_hidden, write_atomically
 from mlx_autoresearch.sandbox import landlock
@@ -44,18 +44,20 @@ class Trespass(Exception):
 def check_since_start(search: Search) -> dict[str, str]:
     """The trusted state now, which is that of the search's start. Raises UserError when it has changed since.
 
-    A search without results writes it down.
+    A search without results writes it down, beside the settings of its start.
     """
     now = trusted_state(search.config)
     path = search.home / TRUSTED
     if search.ledger.records():
         try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            before = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
             raise UserError(f"{path} cannot be read ({error}): restore it, or start a new search") from None
+        before.pop(STARTED_WITH, None)
         check_same(before, now)
     else:
-        write_atomically(path, json.dumps(now, indent=2) + "\n")
+        settings = search.config.model_dump(mode="json")
+        write_atomically(path, json.dumps({STARTED_WITH: settings, **now}, indent=2) + "\n")
     return now
 
 

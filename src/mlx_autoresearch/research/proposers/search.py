@@ -33,7 +33,7 @@ from mlx_autoresearch.config.load import settings_of
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.ledger.ledger import Record
 from mlx_autoresearch.plain_text import one_line
-from mlx_autoresearch.trials.clock import INTERRUPTED
+from mlx_autoresearch.trials.clock import NOBODYS
 
 from ..guard.rules import is_frozen
 from .base import Context, Proposal
@@ -96,8 +96,8 @@ class SearchProposer:
         return None
 
     def told(self, record: Record) -> None:
-        """Remember the configuration and what the move was worth; nothing of one that macOS interrupted."""
-        if record.reason.startswith(f"{INTERRUPTED}: "):
+        """Remember the configuration and what the move was worth; nothing where the machine was to blame."""
+        if record.reason.startswith(tuple(f"{kind}: " for kind in NOBODYS)):
             return
         if record.event != "remeasure":
             before = self._configs.get(record.parent, self._start)
