@@ -20,6 +20,7 @@ def sweep(
     from mlx_autoresearch.machine.blas import require_mlx
 
     require_mlx()
+    from mlx_autoresearch.errors import RunFailed
     from mlx_autoresearch.report.write import PAGE
     from mlx_autoresearch.sweep.spec import describe
     from mlx_autoresearch.sweep.sweep import open_sweep, work, write_up
@@ -37,3 +38,5 @@ def sweep(
         typer.echo(f"best_val_bpb: {result.val_bpb:.6f}")
         typer.echo(f"best: {describe(result.values)}")
     typer.echo(f"report: {result.home / PAGE}")
+    if result.failure is not None:
+        raise RunFailed(f"no point of the sweep has a result; the last one: {result.failure}")

@@ -5,6 +5,7 @@ A second training would take time from the first one's budget.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shlex
 import sys
@@ -64,11 +65,21 @@ def acquired(lock: FileLock) -> bool:
 
 
 def is_free(path: Path) -> bool:
-    """Whether no process, nor this one, holds the lock at `path` now."""
-    lock = FileLock(path)
-    free = acquired(lock)
-    lock.release()
-    return free
+    """Whether no process, nor this one, holds the lock at `path` now. Writes nothing.
+
+    Raises OSError where its file cannot be read.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def _this_process() -> str:

@@ -24,11 +24,11 @@ def default_home(repository: Path) -> Path:
 def find_search(which: str | None, home: str | None) -> Path:
     """A search's folder, by tag, by path, or the latest of all in `home`. Raises UserError when there is none."""
     if which is not None and (Path(which) / SETTINGS).is_file():
-        return Path(which)
+        return _as_it_is_called(Path(which))
     parent = Path(home) if home else default_home(repository_of(Path.cwd()))
     found = sorted(parent.glob(f"*/{SETTINGS}"), key=lambda p: p.stat().st_mtime)
     if which is not None and (parent / which / SETTINGS).is_file():
-        return parent / which
+        return _as_it_is_called(parent / which)
     if not found:
         raise UserError(f"no search in {parent}: `mlx-autoresearch research start configs/research/overnight.yaml`")
     if which is not None:
@@ -36,9 +36,21 @@ def find_search(which: str | None, home: str | None) -> Path:
     return found[-1].parent
 
 
-def is_running(home: Path) -> bool:
-    """Whether a process runs the search now."""
-    return not is_free(home / LOCK)
+def _as_it_is_called(folder: Path) -> Path:
+    """The path by which the search in `folder` was made: some file systems take `Night` for `night`, git does not."""
+    names = [path.name for path in folder.absolute().parent.iterdir()]
+    if folder.name in names:
+        return folder
+    alike = (name for name in names if name.lower() == folder.name.lower())
+    return next((folder.with_name(name) for name in alike if folder.with_name(name).samefile(folder)), folder)
+
+
+def state_of(home: Path) -> str:
+    """Whether a process runs the search now, in words."""
+    try:
+        return "not running" if is_free(home / LOCK) else "running"
+    except OSError as error:
+        return f"unknown ({error.strerror})"
 
 
 def status_text(home: Path) -> str:
@@ -55,7 +67,7 @@ def status_text(home: Path) -> str:
     values = {
         "research": config.tag,
         "folder": str(home),
-        "state": "running" if is_running(home) else "not running",
+        "state": state_of(home),
         "experiments": f"{len(experiments)}" + (f" of {config.experiments}" if config.experiments else ""),
         "decisions": ", ".join(f"{n} {status}" for status, n in counts.most_common()) or "none yet",
         "hours": f"{seconds / 3600:.2f}",

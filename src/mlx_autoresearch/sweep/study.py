@@ -102,6 +102,11 @@ class Queue:
                 params = {key: encode(self.axes[key], value) for key, value in point.items()}
                 self.study.enqueue_trial(params, user_attrs={"point": point})
 
+    def surplus(self) -> int:
+        """How many points were queued beyond what the sweep's file asks for now: its `trials` have been lowered."""
+        wanted = self.sweep.trials
+        return 0 if wanted is None else max(0, sum("point" in t.user_attrs for t in self.originals()) - wanted)
+
     def points(self) -> list[FrozenTrial]:
         """One Optuna trial for each point: those that were given up and queued again are left out."""
         trials = self.study.get_trials(deepcopy=False)

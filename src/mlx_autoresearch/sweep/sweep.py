@@ -16,11 +16,15 @@ _TABLE = "table.tsv"
 
 @dataclass(frozen=True)
 class Result:
-    """A sweep's folder, its best val_bpb and the values that gave it; None where no point succeeded."""
+    """A sweep's folder, its best val_bpb and the values that gave it; None where no point succeeded.
+
+    failure: why the last point has none, in one line, where the sweep is over and no point has a result.
+    """
 
     home: Path
     val_bpb: float | None
     values: dict[str, Any] | None
+    failure: str | None = None
 
 
 def open_sweep(file: str | Path, *, home: str | Path, storage: str | None = None) -> Queue:
@@ -70,5 +74,16 @@ def write_up(queue: Queue) -> Result:
         write(queue.home, title=f"sweep/{queue.study.study_name}", plots=draw(queue))
     best = next((t for t in ranked(queue) if t.state is TrialState.COMPLETE), None)
     if best is None:
-        return Result(queue.home, None, None)
+        return Result(queue.home, None, None, _failure(queue))
     return Result(queue.home, best.value, best.user_attrs["values"])
+
+
+def _failure(queue: Queue) -> str | None:
+    from optuna.trial import TrialState
+
+    points = queue.points()
+    if not points or not all(point.state.is_finished() for point in points):
+        return None
+    failed = [point.user_attrs.get("failure", {}) for point in points if point.state is TrialState.FAIL]
+    last = failed[-1] if failed else {"kind": "stopped", "detail": "above the median"}
+    return f"{last.get('kind', 'exception')}: {last.get('detail', 'given up')}"

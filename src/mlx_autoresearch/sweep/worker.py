@@ -12,13 +12,13 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from mlx_autoresearch.config.settings import Config
-from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.errors import RunFailed, UserError
 from mlx_autoresearch.ledger.files import LEDGER, point_folder
 from mlx_autoresearch.ledger.ledger import Ledger, Record, Trial
-from mlx_autoresearch.plain_text import duration
+from mlx_autoresearch.plain_text import duration, one_line
 from mlx_autoresearch.training.data import find_data
 from mlx_autoresearch.training.files import CHECKPOINT
-from mlx_autoresearch.trials.clock import Event
+from mlx_autoresearch.trials.clock import DISK, Event
 from mlx_autoresearch.trials.limits import Limits
 from mlx_autoresearch.trials.trial import TrialFailed, run_trial, status_of
 
@@ -40,6 +40,11 @@ class Worker:
 
     def run(self) -> None:
         """Raises KeyboardInterrupt when stopped, with what was begun back in the queue."""
+        if surplus := self.queue.surplus():
+            self.view.say(
+                f"note: trials is {self.queue.sweep.trials} now, and {surplus} more were queued before: "
+                "they are tried as well"
+            )
         dead = self.queue.requeue_dead()
         if dead:
             self.view.say(f"{dead} point{'s' * (dead > 1)} of a process that has died will be measured again")
@@ -59,14 +64,20 @@ class Worker:
         try:
             return self._measure(point)
         except (TrialFailed, UserError) as error:
+            if isinstance(error, TrialFailed) and error.kind == DISK:  # not the point's fault
+                self._give_back(point)
+                raise RunFailed(f"{one_line(error.detail)}: make room; run the same command to continue") from None
             kind, detail = (error.kind, error.detail) if isinstance(error, TrialFailed) else ("rejected", str(error))
             point.set_user_attr("failure", {"kind": kind, "detail": detail.split("\n")[0][:_LONGEST_DETAIL]})
             raise
         except optuna.TrialPruned:
             raise
         except BaseException:  # stopped, or the disk is full: not the point's fault
-            self.queue.queue_again(self.queue.study.get_trials(deepcopy=False)[point.number])
+            self._give_back(point)
             raise
+
+    def _give_back(self, point: optuna.Trial) -> None:
+        self.queue.queue_again(self.queue.study.get_trials(deepcopy=False)[point.number])
 
     def _measure(self, point: optuna.Trial) -> float:
         values = self.queue.suggest(point)
