@@ -70,7 +70,8 @@ def check(search: Search, repository: Path) -> None:
     best = search.ledger.best()
     assert best is not None
     assert git(repository, "rev-parse", "research/test").strip() == best.commit
-    assert git(search.workspace.path, "status", "--porcelain") == ""
+    assert not search.workspace.path.exists()
+    assert git(repository, "status", "--porcelain") == ""
     assert git(repository, "fsck", "--connectivity-only", "--no-dangling") == ""
     for record in records:
         assert git(repository, "cat-file", "-t", record.commit).strip() == "commit"

@@ -12,7 +12,8 @@ from mlx_autoresearch.cli.research import research
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.ledger.ledger import Ledger, Record, Trial
-from mlx_autoresearch.research.workspace import EXPERIMENT, Workspace
+from mlx_autoresearch.research.editable import EXPERIMENT
+from mlx_autoresearch.research.workspace import Workspace
 from tests.support.laboratory import git, make_repository, make_search
 
 OLD, UPDATED = "the checkout is old, too", "the checkout has been updated"
@@ -33,8 +34,8 @@ def home(request: pytest.FixtureRequest, tiny: Config, tmp_path: Path, monkeypat
     workspace = Workspace(repository, home, "old")
     workspace.create(tiny.to_yaml())
     start = workspace.best
-    (workspace.path / EXPERIMENT).write_text(tiny.to_yaml().replace("matrix_lr: 0.04", "matrix_lr: 0.01"))
-    kept = workspace.commit(1, "lower", start)
+    changed = tiny.to_yaml().replace("matrix_lr: 0.04", "matrix_lr: 0.01")
+    kept = workspace.commit(1, "lower", start, {EXPERIMENT: changed.encode()})
     ledger = Ledger(home / "ledger.jsonl")
     for number, (event, commit) in enumerate([("baseline", start), ("experiment", kept)]):
         run = home / f"experiments/{number:04d}/42"
@@ -45,6 +46,7 @@ def home(request: pytest.FixtureRequest, tiny: Config, tmp_path: Path, monkeypat
         given |= {"insertions": 1, "deletions": 1, "trials": [trial], "val_bpb": trial.val_bpb, "status": "keep"}
         ledger.append(Record(number, event, "2026-01-01T00:00:00+00:00", commit, start, **given))  # type: ignore[arg-type]
     workspace.keep(kept)
+    git(repository, "worktree", "add", "--quiet", str(workspace.path), "research/old")
     (home / "experiments/0002").mkdir()
     (workspace.path / EXPERIMENT).write_text("half an experiment")
     (home / "research.yaml").write_text(make_search(tiny, tag="old").to_yaml())

@@ -21,7 +21,7 @@ from mlx_autoresearch.research.loop import run
 from mlx_autoresearch.research.proposers.base import Context, Proposal
 from mlx_autoresearch.research.proposers.make import make_proposer
 from mlx_autoresearch.trials.trial import TrialFailed
-from tests.support.laboratory import Quiet, free_trial, git, make_search, run_search
+from tests.support.laboratory import Quiet, free_trial, make_search, run_search
 
 ERRORS = {
     "RecursionError": RecursionError("maximum recursion depth exceeded"),
@@ -263,7 +263,7 @@ def test_a_disk_that_fills_at_many_moments_costs_nothing(
     assert statuses(search) == ["keep", "discard", "keep"]
     assert Ledger(search.ledger.path).records() == search.ledger.records()
     assert len((search.home / "results.tsv").read_text().splitlines()) == 1 + 1 + 3
-    assert git(search.workspace.path, "status", "--porcelain") == ""
+    assert not search.workspace.path.exists()
 
 
 @pytest.fixture

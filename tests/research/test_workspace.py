@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from mlx_autoresearch.errors import UserError
+from mlx_autoresearch.machine.git import environment
+from mlx_autoresearch.research import workspace as module
+from mlx_autoresearch.research.editable import EXPERIMENT
+from mlx_autoresearch.research.handover import Handover, Refused
 from mlx_autoresearch.research.workspace import (
-    CODE,
-    EXPERIMENT,
     Workspace,
     repository_of,
     repository_of_search,
@@ -28,10 +30,12 @@ def workspace(repository: Path) -> Workspace:
     return made
 
 
+MODEL, SCHEDULE = (f"src/mlx_autoresearch/recipe/{name}.py" for name in ("model", "schedule"))
+
+
 def test_a_commit_does_not_move_the_branch_and_keep_does(workspace: Workspace) -> None:
     start = workspace.best
-    (workspace.path / EXPERIMENT).write_text("a: 2\n")
-    commit = workspace.commit(1, "two", start)
+    commit = workspace.commit(1, "two", start, {EXPERIMENT: b"a: 2\n"})
     assert workspace.best == start
     workspace.keep(commit)
     assert workspace.best == commit
@@ -39,31 +43,88 @@ def test_a_commit_does_not_move_the_branch_and_keep_does(workspace: Workspace) -
     change = workspace.change(start, commit)
     assert (change.status, change.insertions, change.deletions) == ({EXPERIMENT: "M"}, 1, 1)
     assert not workspace.has_less_code(start, commit, change)
+    assert git(workspace.repository, "log", "-1", "--format=%P %an %s", commit) == f"{start} mlx-autoresearch two\n"
+    assert git(workspace.repository, "status", "--porcelain") == ""
+
+
+def test_a_commit_has_new_files_lacks_deleted_ones_and_keeps_modes(repository: Path) -> None:
+    (repository / MODEL).chmod(0o755)
+    git(repository, "commit", "-qam", "executable")
+    workspace = Workspace(repository, repository / "runs/test", "test")
+    workspace.create("a: 1\n")
+    start = workspace.best
+    files = {MODEL: b"x = 1\r\n", SCHEDULE: None, f"{SCHEDULE}/a.py": b"", "custom_kernels/a": b"\0", "README.md": b""}
+    commit = workspace.commit(1, "many", start, files)
+    assert workspace.change(start, commit).status == {
+        MODEL: "M", SCHEDULE: "D", f"{SCHEDULE}/a.py": "A", "custom_kernels/a": "A", "README.md": "M",
+    }  # fmt: skip
+    assert {path: workspace.read(commit, path) for path in files} == files
+    listed = git(repository, "ls-tree", commit, "--", MODEL, "custom_kernels/a", "README.md").splitlines()
+    assert sorted(line.split()[0] for line in listed) == ["100644", "100644", "100755"]
+    assert workspace.read(commit, "src") is None
+
+
+def test_an_agents_folder_holds_the_commits_files_and_a_repository_that_shares_nothing(repository: Path) -> None:
+    (repository / "link").symlink_to("README.md")
+    (repository / MODEL).chmod(0o755)
+    git(repository, "add", "--all")
+    git(repository, "commit", "-qm", "a link")
+    workspace = Workspace(repository, repository / "runs/test", "test")
+    workspace.create("a: 1\n")
+    with workspace.laid_out(workspace.best):
+        assert (workspace.path / EXPERIMENT).read_text() == "a: 1\n"
+        assert (workspace.path / "link").readlink() == Path("README.md")
+        assert (workspace.path / MODEL).stat().st_mode & 0o111 == 0o111
+        assert git(workspace.path, "status", "--porcelain", "--ignored") == ""
+        assert git(workspace.path, "log", "--format=%s") == "the best so far\n"
+        git(workspace.path, "fsck", "--full")
+        assert not (workspace.path / ".git/objects/info/alternates").exists()
+        assert not (workspace.path / ".git/hooks").exists()
+        assert git(workspace.path, "remote") == ""
+        git(workspace.path, "rm", "-rq", "src")
+        assert workspace.handover(workspace.best).files.keys() > {MODEL, SCHEDULE}
+    assert not workspace.path.exists()
+    assert git(repository, "status", "--porcelain") == ""
+    assert len(git(repository, "worktree", "list").splitlines()) == 1
 
 
 @pytest.mark.parametrize(
     "damage",
     [
         lambda w: shutil.rmtree(w),
-        lambda w: (w / ".git").unlink(),
-        lambda w: ((w / ".git").unlink(), (w / ".git").mkdir()),
-        lambda w: (w / ".git").write_text("gitdir: /nowhere\n"),
+        lambda w: shutil.rmtree(w / ".git"),
         lambda w: (shutil.rmtree(w), w.symlink_to("/tmp")),
+        lambda w: (shutil.rmtree(w), w.touch()),
         lambda w: (w / "README.md").unlink(),
-        lambda w: (w / "__pycache__").mkdir(),
         lambda w: ((w / "sub").mkdir(), git(w / "sub", "init", "-q")),
-        lambda w: (git(w, "checkout", "-q", "--detach"), git(w, "rm", "-rq", "src")),
-        lambda w: git(w, "update-index", "--assume-unchanged", "README.md") + str((w / "README.md").write_text("x")),
-        lambda w: git(w, "worktree", "prune"),
+        lambda w: (w / "src").chmod(0),
     ],
 )  # fmt: skip
-def test_reset_restores_a_worktree_whatever_was_done_to_it(workspace: Workspace, damage) -> None:
-    damage(workspace.path)
-    workspace.reset()
-    assert git(workspace.path, "status", "--porcelain", "--ignored") == ""
-    assert (workspace.path / "README.md").read_text() == "a checkout\n"
-    assert git(workspace.path, "symbolic-ref", "HEAD").strip() == "refs/heads/research/test"
+def test_the_next_agent_gets_a_clean_folder_whatever_the_last_one_did(workspace: Workspace, damage: Any) -> None:
+    with workspace.laid_out(workspace.best):
+        damage(workspace.path)
+    with workspace.laid_out(workspace.best):
+        assert git(workspace.path, "status", "--porcelain", "--ignored") == ""
+        assert workspace.handover(workspace.best) == Handover({}, [])
     assert git(workspace.repository, "status", "--porcelain") == ""
+
+
+def test_a_worktree_of_an_earlier_version_is_forgotten_and_others_are_not(workspace: Workspace, tmp_path: Path) -> None:
+    """Where the clone was moved, git knows it by its old place."""
+    git(workspace.repository, "worktree", "add", "-q", str(workspace.path), "research/test")
+    git(workspace.repository, "worktree", "add", "-q", str(tmp_path / "mine"), "main", "--force")
+    git(workspace.repository, "worktree", "add", "-q", str(tmp_path / "also"), "research/test", "--force")
+    shutil.rmtree(tmp_path / "mine")  # as on a disk that is not there now
+    workspace.repository.rename(tmp_path / "moved")
+    moved = Workspace(tmp_path / "moved", tmp_path / "moved/runs/test", "test")
+    moved.clear()
+    assert not moved.path.exists()
+    listed = git(moved.repository, "worktree", "list", "--porcelain")
+    assert {Path(line).name for line in listed.splitlines() if line.startswith("worktree ")} == {
+        "moved",
+        "mine",
+        "also",
+    }
 
 
 def test_a_home_elsewhere_belongs_to_the_checkout_we_are_in(
@@ -85,20 +146,22 @@ def test_a_home_behind_a_link_is_found_again(repository: Path, tmp_path: Path) -
     (tmp_path / "runs").symlink_to(tmp_path / "disk")
     workspace = Workspace(repository, tmp_path / "runs/test", "test")
     workspace.create("a: 1\n")
-    workspace.reset()
-    assert (workspace.path / EXPERIMENT).read_text() == "a: 1\n"
+    with workspace.laid_out(workspace.best):
+        assert (workspace.path / EXPERIMENT).read_text() == "a: 1\n"
 
 
 def test_stale_locks_of_a_git_that_was_killed_do_not_matter(workspace: Workspace) -> None:
-    common = workspace.repository / ".git"
-    for name in ("refs/heads/research/test.lock", "worktrees/worktree/index.lock", "worktrees/worktree/HEAD.lock"):
-        (common / name).touch()
-    workspace.reset()
-    workspace.keep(workspace.commit(1, "again", workspace.best))
+    (workspace.repository / ".git/refs/heads/research/test.lock").touch()
+    workspace.unlock()
+    index = workspace.repository / "runs/test/.index"
+    index.mkdir(parents=True)
+    (index / "index.lock").touch()
+    workspace.keep(workspace.commit(1, "again", workspace.best, {}))
+    assert not index.exists()
 
 
 def test_a_lock_that_is_not_ours_is_named(workspace: Workspace) -> None:
-    workspace.commit(1, "again", workspace.best)
+    workspace.commit(1, "again", workspace.best, {})
     (workspace.repository / ".git/packed-refs.lock").touch()
     with pytest.raises(UserError, match=r"packed-refs\.lock"):
         workspace.forget(1)
@@ -109,21 +172,52 @@ def test_no_hook_is_run(workspace: Workspace) -> None:
     hook.parent.mkdir(exist_ok=True)
     hook.write_text("#!/bin/sh\nexit 1\n")
     hook.chmod(0o755)
-    workspace.keep(workspace.commit(1, "again", workspace.best))
+    workspace.keep(workspace.commit(1, "again", workspace.best, {}))
 
 
 def test_a_snapshot_holds_the_editable_code_of_a_commit_only(workspace: Workspace, tmp_path: Path) -> None:
-    (workspace.path / "src/mlx_autoresearch/recipe/model.py").write_text("# changed later\n")
     workspace.snapshot(workspace.best, tmp_path / "code")
-    assert "class GPT" in (tmp_path / "code/src/mlx_autoresearch/recipe/model.py").read_text()
+    assert "class GPT" in (tmp_path / "code" / MODEL).read_text()
     assert not (tmp_path / "code/README.md").exists()
 
 
-def test_a_patch_that_does_not_apply_is_explained(workspace: Workspace) -> None:
+def test_a_link_among_the_code_is_not_written(repository: Path, tmp_path: Path) -> None:
+    (repository / "custom_kernels/a.metal").symlink_to("/etc/passwd")
+    git(repository, "add", "--all")
+    git(repository, "commit", "-qm", "a link")
+    with pytest.raises(UserError, match=r"custom_kernels/a\.metal is not a regular file at commit"):
+        Workspace(repository, tmp_path, "test").snapshot("HEAD", tmp_path / "code")
+    assert not (tmp_path / "code").exists()
+
+
+def test_a_patch_is_applied_to_the_commit_or_explained(workspace: Workspace) -> None:
     good = "--- a/README.md\n+++ b/README.md\n@@ -1 +1 @@\n-a checkout\n+a patch\n"
-    assert "README.md" in (workspace.apply(good.replace("-a checkout", "-another")) or "")
-    assert workspace.apply(good) is None
-    assert (workspace.path / "README.md").read_text() == "a patch\n"
+    link = "diff --git a/x b/x\nnew file mode 120000\n--- /dev/null\n+++ b/x\n@@ -0,0 +1 @@\n+/etc/passwd\n"
+    assert workspace.patched(workspace.best, good) == {"README.md": b"a patch\n"}
+    gone = good.replace("+++ b/README.md", "+++ /dev/null").replace("+1 @@", "+0,0 @@").replace("+a patch\n", "")
+    assert workspace.patched(workspace.best, gone) == {"README.md": None}
+    for patch, said in [
+        (good.replace("-a checkout", "-another"), r"the patch does not apply: .*README\.md"),
+        (link, "x is not a regular file"),
+        (good.replace("README.md", "../README.md"), "the patch does not apply"),
+        (link.replace("b/x", "b/.git/x").replace("a/x", "a/.git/x"), "the patch does not apply"),
+        ("x", "the patch does not apply"),
+    ]:
+        with pytest.raises(Refused, match=said):
+            workspace.patched(workspace.best, patch)
+    assert git(workspace.repository, "status", "--porcelain") == ""
+
+
+def test_a_long_diff_is_kept_in_part(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = workspace.best
+    commit = workspace.commit(1, "long", start, {MODEL: b"x = 1\n" * 10_000})
+    assert len(workspace.diff(start, commit)) > 60_000
+    monkeypatch.setattr(module, "MOST_DIFF", 1_000)
+    diff = workspace.diff(start, commit)
+    assert len(diff) < 1_100
+    assert diff.endswith("[... the diff is longer than 1,000 bytes]\n")
+    with pytest.raises(UserError, match="exit code"):
+        workspace.diff(start, "f" * 40)
 
 
 def test_where_there_is_no_repository_of_ours_it_says_what_to_do(tmp_path: Path, repository: Path) -> None:
@@ -136,26 +230,6 @@ def test_where_there_is_no_repository_of_ours_it_says_what_to_do(tmp_path: Path,
     git(repository, "commit", "-qm", "gone")
     with pytest.raises(UserError, match="has no committed src/mlx_autoresearch"):
         require_code(repository)
-
-
-def test_a_reset_that_is_killed_while_it_writes_can_be_repeated(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    best, write_text = workspace.best, Path.write_text
-    for name in ("HEAD", ".git"):
-
-        def killed(path: Path, text: str, *arguments: Any, name: str = name, **how: Any) -> int:
-            if not path.name.endswith(name):
-                return write_text(path, text, *arguments, **how)
-            path.write_bytes(b"")
-            raise KeyboardInterrupt
-
-        monkeypatch.setattr(Path, "write_text", killed)
-        with pytest.raises(KeyboardInterrupt):
-            workspace.reset()
-        monkeypatch.undo()
-        workspace.keep(best)
-        assert git(workspace.path, "status", "--porcelain", "--ignored") == ""
 
 
 def test_the_variables_of_another_repository_do_not_count(
@@ -175,10 +249,11 @@ def test_the_variables_of_another_repository_do_not_count(
     [
         lambda w: w.best,
         lambda w: w.read(w.best, EXPERIMENT),
-        lambda w: w.apply("x"),
+        lambda w: w.patched(w.best, "--- a/README.md\n+++ b/README.md\n@@ -1 +1 @@\n-a checkout\n+a\n"),
+        lambda w: w.diff(w.best, w.best),
         lambda w: w.snapshot(w.best, w.path / "code"),
     ],
-    ids=["resolve", "read", "apply", "snapshot"],
+    ids=["resolve", "read", "patch", "diff", "snapshot"],
 )
 def test_the_terminals_interrupt_does_not_reach_git(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, call: Callable[[Workspace], object]
@@ -195,27 +270,111 @@ def test_the_terminals_interrupt_does_not_reach_git(
     assert set(groups) == {0}
 
 
-def test_an_archive_that_git_cannot_make_is_one_line(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Workspace, "_code_in", lambda self, commit: [CODE[0]])
-    with pytest.raises(UserError, match="not a tree object"):
-        workspace.snapshot("0" * 40, workspace.path / "code")
+def test_a_commit_that_is_gone_is_one_line(workspace: Workspace, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"[nN]ot a (tree|valid) object") as error:
+        workspace.snapshot("0" * 40, tmp_path / "code")
+    assert "\n" not in str(error.value)
 
 
-def test_what_finder_and_python_leave_behind_is_not_committed(workspace: Workspace) -> None:
-    """It used to be taken for the agent's change."""
-    parent = workspace.best
-    for folder in (workspace.path, *(workspace.path / code for code in CODE)):
-        for name in (".DS_Store", "._rope.metal", "__pycache__/x.cpython-312.pyc", "y.pyc"):
-            (folder / name).parent.mkdir(exist_ok=True)
-            (folder / name).write_bytes(b"\0")
-    commit = workspace.commit(1, "nothing", parent)
-    assert workspace.change(parent, commit).status == {}
+SETTINGS = """
+[core]
+    autocrlf = true
+    safecrlf = true
+    attributesFile = {folder}/attributes
+    excludesFile = {folder}/excludes
+    hooksPath = {folder}/hooks
+    fsmonitor = {folder}/run
+    splitIndex = true
+[filter "f"]
+    clean = {folder}/run
+    smudge = {folder}/run
+    process = {folder}/run
+    required = true
+[diff]
+    external = {folder}/run
+    noprefix = true
+[diff "d"]
+    textconv = {folder}/run
+    command = {folder}/run
+[commit]
+    gpgSign = true
+    template = {folder}/none
+[gpg]
+    program = {folder}/run
+[log]
+    showSignature = true
+[i18n]
+    commitEncoding = ISO-8859-1
+[init]
+    templateDir = {folder}/template
+    defaultBranch = mine
+[status]
+    showUntrackedFiles = no
+"""
+
+
+@pytest.mark.parametrize("where", ["the user's", "the repository's"])
+def test_nothing_of_gits_settings_decides_what_a_commit_holds_or_is_run(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    folder = tmp_path / "settings"
+    (folder / "template/hooks").mkdir(parents=True)
+    (folder / "hooks").mkdir()
+    (folder / "attributes").write_text("* filter=f diff=d text eol=crlf ident\n")
+    (folder / "excludes").write_text("*\n")
+    programs = [folder / "run", *(folder / "hooks" / name for name in ("reference-transaction", "post-index-change"))]
+    for program in [*programs, folder / "template/hooks/pre-commit"]:
+        program.write_text(f"#!/bin/sh\necho {program} >> {tmp_path}/ran\ncat\n")
+        program.chmod(0o755)
+    (repository / ".gitattributes").write_text("*.py export-subst\n*.metal export-ignore\n")
+    (repository / MODEL).write_bytes(b"# $Format:%H$ $Id$\nx = 1\n")
+    git(repository, "add", "--all")
+    git(repository, "commit", "-qm", "attributes")
+    if where == "the user's":
+        (tmp_path / ".gitconfig").write_text(SETTINGS.format(folder=folder))
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    else:
+        with (repository / ".git/config").open("a") as config:
+            config.write(SETTINGS.format(folder=folder))
+        (repository / ".git/info/attributes").write_text("* filter=f diff=d text eol=crlf ident\n")
+    monkeypatch.setenv("GIT_EXTERNAL_DIFF", str(folder / "run"))
+    workspace = Workspace(repository, repository / "runs/test", "test")
+    workspace.require_new()
+    workspace.create("a: 1\n")
+    assert workspace.is_at_start()
+    start = workspace.best
+    with workspace.laid_out(start):
+        assert (workspace.path / MODEL).read_bytes() == b"# $Format:%H$ $Id$\nx = 1\n"
+        assert not (workspace.path / ".git/hooks").exists()
+        (workspace.path / SCHEDULE).write_bytes(b"y = 1\r\n")
+        (workspace.path / "custom_kernels/new.metal").write_bytes(b"new\n")
+        files = workspace.handover(start).files
+    assert files == {SCHEDULE: b"y = 1\r\n", "custom_kernels/new.metal": b"new\n"}
+    commit = workspace.commit(1, "na\u00efve", start, files)
+    assert {path: workspace.read(commit, path) for path in files} == files
+    assert workspace.change(start, commit).status == {SCHEDULE: "M", "custom_kernels/new.metal": "A"}
+    assert f"+++ b/{SCHEDULE}" in workspace.diff(start, commit)
+    assert workspace.patched(commit, "--- a/README.md\n+++ b/README.md\n@@ -1 +1 @@\n-a checkout\n+a\n")
+    workspace.snapshot(commit, tmp_path / "code")
+    assert (tmp_path / "code" / SCHEDULE).read_bytes() == b"y = 1\r\n"
+    assert (tmp_path / "code" / MODEL).read_bytes() == b"# $Format:%H$ $Id$\nx = 1\n"
+    assert (tmp_path / "code/custom_kernels/new.metal").read_bytes() == b"new\n"
+    workspace.keep(commit)
+    workspace.forget(1)
+    assert not list((repository / ".git").glob("sharedindex*"))
+    said = subprocess.run(
+        ["git", "cat-file", "commit", commit], cwd=repository, capture_output=True, check=True, env=environment()
+    ).stdout
+    assert said.endswith("\n\nna\u00efve".encode()) or said.endswith("\n\nna\u00efve\n".encode())
+    assert b"gpgsig" not in said and b"encoding" not in said
+    assert not (tmp_path / "ran").exists(), (tmp_path / "ran").read_text()
 
 
 def test_less_code_is_told_from_fewer_lines(workspace: Workspace) -> None:
     """Settings are no code; a comment or a blank line that goes is no simplification."""
-    file = workspace.path / "src/mlx_autoresearch/recipe/schedule.py"
-    source = file.read_text()
+    start = workspace.best
+    source = (workspace.read(start, SCHEDULE) or b"").decode()
     for number, (text, less) in enumerate(
         [
             (source.replace("\n\n\n", "\n"), False),
@@ -224,9 +383,5 @@ def test_less_code_is_told_from_fewer_lines(workspace: Workspace) -> None:
             (source[: source.rindex("\ndef ")], True),
         ]
     ):
-        workspace.reset()
-        start = workspace.best
-        file.write_text(text)
-        (workspace.path / EXPERIMENT).write_text("")
-        commit = workspace.commit(number + 1, "less?", start)
+        commit = workspace.commit(number + 1, "less?", start, {SCHEDULE: text.encode(), EXPERIMENT: b""})
         assert workspace.has_less_code(start, commit, workspace.change(start, commit)) == less

@@ -17,6 +17,7 @@ from mlx_autoresearch.config.settings import Config, Section
 from mlx_autoresearch.data.prepare import prepare
 from mlx_autoresearch.ledger.ledger import Record, Trial
 from mlx_autoresearch.machine.paths import cache_dir
+from mlx_autoresearch.research.editable import CODE
 from mlx_autoresearch.research.home import Search
 from mlx_autoresearch.research.loop import run
 from mlx_autoresearch.research.proposers.agent import AgentProposer
@@ -25,7 +26,6 @@ from mlx_autoresearch.research.proposers.make import make_proposer
 from mlx_autoresearch.research.proposers.settings import AgentSettings
 from mlx_autoresearch.research.settings import SearchConfig
 from mlx_autoresearch.research.view import View
-from mlx_autoresearch.research.workspace import CODE
 
 S = TypeVar("S", bound=Section)
 

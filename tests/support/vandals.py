@@ -101,11 +101,7 @@ DAMAGE: dict[str, tuple[Damage, str]] = {
         "experiments/0001",
     ),
     "a file as another's folder": (replaced("experiments/0000", Path.touch), "experiments/0000"),
-    "git's folder of the worktree": (lambda s: shutil.rmtree(s.repository / ".git/worktrees"), "git's worktrees"),
-    "a file as git's folder of worktrees": (
-        lambda s: (shutil.rmtree(s.repository / ".git/worktrees"), (s.repository / ".git/worktrees").touch()),
-        "git's worktrees",
-    ),
+    "the user's worktrees": (lambda s: shutil.rmtree(s.repository / ".git/worktrees"), "git's worktrees"),
     "another experiment's file": (
         lambda s: (s.home / "experiments/0000/42/checkpoint.safetensors").write_bytes(b"WEIGHTS"),
         "experiments/0000/42/checkpoint.safetensors",

@@ -96,7 +96,7 @@ class Ledger:
     back before the next record is appended: what it says is never believed.
     """
 
-    def __init__(self, path: str | Path, *, surely: Callable[[Callable[[], object]], None] = lambda write: write()):
+    def __init__(self, path: str | Path, *, surely: Callable[[Callable[[], object]], object] = lambda write: write()):
         """surely: how a record is written; it may wait for a full disk, and try again."""
         self.path = Path(path)
         self._surely = surely

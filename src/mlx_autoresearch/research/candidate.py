@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.ledger.held import remove
 
+from .editable import EXPERIMENT
 from .guard import rules
 from .guard.integrity import code_hash
 from .home import Search
-from .workspace import EXPERIMENT, NO_CHANGE, Change
+from .workspace import NO_CHANGE, Change
 
 
 @dataclass(frozen=True)

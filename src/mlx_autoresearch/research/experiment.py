@@ -20,12 +20,14 @@ from . import fault
 from .candidate import Candidate
 from .champion import Champion
 from .decision import Discard, Judge, Keep
+from .editable import EXPERIMENT
 from .guard import integrity, rules
+from .handover import Refused
 from .home import Search
 from .measure import measure
 from .proposers.base import Context, Proposal, ProposalFailed, Proposer
 from .view import View
-from .workspace import EXPERIMENT, NO_CHANGE
+from .workspace import NO_CHANGE
 
 
 class _Ended(Exception):
@@ -46,6 +48,8 @@ class Experiment:
         self._number = search.next_number()
         self._folder = search.folder(self._number)
         self._commit, self._change = self._best.commit, NO_CHANGE
+        self._files: dict[str, bytes | None] = {}  # that the commit changes
+        self._notes: list[str] = []  # for the reason
         self._hypothesis, self._kind = "no proposal", "other"
         self._overrides: dict[str, Any] = {}
         self._trials: list[Trial] = []
@@ -89,11 +93,11 @@ class Experiment:
             proposal = self._propose()
             if proposal is None:
                 return None
-            notes = self._commit_proposal(proposal)
+            self._commit_proposal(proposal)
             self._candidate = self._check()
             self._view.doing(f"experiment {self._number}: {self._hypothesis}")
             action = self._measure(self._candidate)
-            return "keep" if isinstance(action, Keep) else "discard", "; ".join([action.reason, *notes])
+            return "keep" if isinstance(action, Keep) else "discard", "; ".join([action.reason, *self._notes])
         except _Ended as ended:
             return ended.status, str(ended)
         except TrialFailed as failure:
@@ -107,7 +111,10 @@ class Experiment:
             return "rejected" if isinstance(error, ReportedError) else "crash", fault.described(error)
 
     def _propose(self) -> Proposal | None:
-        """Ask the proposer. Raises _Ended when it fails, or has touched anything outside the worktree."""
+        """Ask the proposer; one that is not trusted gets a folder, and what it has changed there is taken.
+
+        Raises _Ended when it fails, has touched anything outside its folder, or has left there what is not taken.
+        """
         context = Context(
             number=self._number,
             best=self._best,
@@ -118,46 +125,58 @@ class Experiment:
             mark=self._search.mark,
         )
         proposal: Proposal | None = None
+        trusted = self._proposer.trusted
         try:
-            with nullcontext() if self._proposer.trusted else integrity.watched(self._search, self._folder):
-                proposal = self._proposer.propose(context)
-                if proposal is not None:
-                    self._hypothesis, self._kind = one_line(proposal.hypothesis), one_line(proposal.kind, 40)
+            with nullcontext() if trusted else self._workspace.laid_out(self._best.commit):
+                with nullcontext() if trusted else integrity.watched(self._search, self._folder):
+                    proposal = self._proposer.propose(context)
+                    if proposal is not None:
+                        self._hypothesis, self._kind = one_line(proposal.hypothesis), one_line(proposal.kind, 40)
+                if proposal is not None and not trusted:
+                    self._take_files()
         except integrity.Trespass as trespass:
             raise _Ended("rejected", f"guard: {trespass} changed outside the worktree") from None
+        except Refused as refused:
+            raise _Ended("rejected", f"guard: {refused}") from None
         except ProposalFailed as failure:
             statuses: dict[str, Status] = {"timeout": "timeout", "guard": "rejected", "exception": "crash"}
             raise _Ended(statuses[failure.kind], f"{failure.kind}: {one_line(str(failure))}") from None
         return proposal
 
-    def _commit_proposal(self, proposal: Proposal) -> list[str]:
-        """Turn a proposal into a commit; returns notes for the reason. Raises _Ended."""
-        if proposal.patch is not None and (wrong := self._workspace.apply(proposal.patch)) is not None:
-            raise _Ended("rejected", f"the patch does not apply: {one_line(wrong)}")
-        file = self._workspace.path / EXPERIMENT
-        seed = self._champion.candidate.config.train.seed
-        notes = []
+    def _take_files(self) -> None:
+        """Read what differs in the agent's folder. Raises Refused."""
+        handover = self._workspace.handover(self._best.commit)
+        self._files = handover.files
+        if left_out := handover.left_out:
+            more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
+            self._notes.append(f"{one_line(left_out[0], 80)}{more} left out: not among the files that may be changed")
+
+    def _commit_proposal(self, proposal: Proposal) -> None:
+        """Turn a proposal into a commit. Raises _Ended."""
+        files, best = self._files, self._champion.candidate
         try:
-            if file.is_symlink() or not file.resolve().is_relative_to(self._workspace.path.resolve()):
-                raise UserError(f"{EXPERIMENT} is not a regular file")
-            config = rules.read_config(file.read_bytes() if file.is_file() else None)
+            if proposal.patch is not None:
+                files |= self._workspace.patched(best.commit, proposal.patch)
+            config = rules.read_config(files[EXPERIMENT]) if EXPERIMENT in files else best.config
             if proposal.overrides:
                 config = with_settings(config, proposal.overrides, "the proposal")
-            if config.train.seed != seed:
-                notes.append(f"train.seed={config.train.seed} was put back")
+            seed = best.config.train.seed
+            if put_back := config.train.seed != seed:
+                self._notes.append(f"train.seed={config.train.seed} was put back")
                 config = with_settings(config, {"train.seed": seed}, "the search")
-            if notes or proposal.overrides:
-                file.write_text(config.to_yaml(), encoding="utf-8")
+            if put_back or proposal.overrides:
+                files[EXPERIMENT] = config.to_yaml().encode()
+        except Refused as refused:
+            raise _Ended("rejected", str(refused)) from None
         except UserError as error:
             self._make_commit()
             raise _Ended("rejected", str(error)) from None
         self._make_commit()
         if not self._change.status:
-            raise _Ended("rejected", "; ".join(["no change", *notes]))
-        return notes
+            raise _Ended("rejected", "; ".join(["no change", *self._notes]))
 
     def _make_commit(self) -> None:
-        self._commit = self._workspace.commit(self._number, self._hypothesis, self._best.commit)
+        self._commit = self._workspace.commit(self._number, self._hypothesis, self._best.commit, self._files)
         self._change = self._workspace.change(self._best.commit, self._commit)
 
     def _check(self) -> Candidate:

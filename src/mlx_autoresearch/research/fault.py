@@ -12,9 +12,9 @@ from mlx_autoresearch.machine.disk import disk_error
 from mlx_autoresearch.machine.standstill import Standstill
 from mlx_autoresearch.plain_text import one_line
 
+from .editable import EXPERIMENT
 from .home import Search
 from .proposers.base import Proposer
-from .workspace import EXPERIMENT
 
 INTERNAL = "internal error"  # how the reason of such a record begins
 MOST = 3  # times in a row that the same may happen

@@ -1,4 +1,4 @@
-"""A search on disk: one home folder, one branch with its worktree, one ledger; made, opened and recovered here.
+"""A search on disk: one home folder, one branch, one ledger; made, opened and recovered here.
 
 The append to the ledger is the moment at which an experiment has happened. Everything before it is undone by `recover`;
 everything after it (the branch, results.tsv) is rebuilt from the ledger.
@@ -38,9 +38,10 @@ from mlx_autoresearch.sandbox.processes import kill_all, marked
 from mlx_autoresearch.training.files import CHECKPOINT
 from mlx_autoresearch.trials.trial import run_trial
 
+from .editable import EXPERIMENT
 from .guard.rules import read_config
 from .settings import SearchConfig, changed_settings, load_search
-from .workspace import EXPERIMENT, Workspace, repository_of_search
+from .workspace import Workspace, repository_of_search
 
 Runner = Callable[..., Trial]  # with the arguments of `run_trial`
 
@@ -71,7 +72,7 @@ class Search:
 
     @classmethod
     def start(cls, config: SearchConfig, parent: Path, repository: Path, *, run_trial: Runner = run_trial) -> Search:
-        """A new search in `parent`/<tag>: its folder, branch and worktree.
+        """A new search in `parent`/<tag>: its folder and branch.
 
         Replaces one that has measured nothing. Raises UserError when there is another one.
         """
@@ -151,11 +152,10 @@ class Search:
         """As `recover`, for this process's own state, in which the ledger is held."""
         kill_all(lambda: marked(self.mark))
         self.workspace.unlock()
+        self.workspace.clear()
         best = self.ledger.best()
         if best is not None:
             self.workspace.keep(best.commit)
-        else:
-            self.workspace.reset()
         make_folder(experiments_folder(self.home))
         for folder in experiments_folder(self.home).glob("[0-9]*"):
             if folder.is_symlink() or not folder.is_dir():  # untrusted code has put it there

@@ -17,8 +17,9 @@ from mlx_autoresearch.machine.files import write_atomically
 from mlx_autoresearch.machine.git import git
 from mlx_autoresearch.training.files import CONFIG
 
+from .editable import EXPERIMENT
 from .settings import tag_of
-from .workspace import EXPERIMENT, Workspace, repository_of_search
+from .workspace import Workspace, repository_of_search
 
 _BEST = "best"  # in a home: what is made of the winner
 
@@ -55,7 +56,7 @@ class Winner:
 
     @property
     def workspace(self) -> Workspace:
-        """The search's branch and worktree."""
+        """The search's branch."""
         return Workspace(self.repository, self.home, self.tag)
 
     def check_out(self, folder: str | Path, branch: str | None = None) -> Path:

@@ -82,7 +82,9 @@ def run_trial(
     not count. A trial that macOS interrupts on the GPU is repeated once, from its start; and one that fails, or trains
     for less time, because the machine stood still, a few times. Raises TrialFailed.
     """
-    for attempt in range(1, _ATTEMPTS + 1):
+    attempt = 0
+    while True:
+        attempt += 1
         with Standstill() as standstill:
             try:
                 return _run_once(
@@ -95,10 +97,9 @@ def run_trial(
             failure = TrialFailed(PAUSED, f"the machine stood still for {standstill.seconds:.1f} s ({failure})")
         most = _ATTEMPTS if standstill.seconds else 2
         if failure.kind not in (INTERRUPTED, PAUSED) or attempt >= most:
-            break
+            raise failure
         say({"event": "again", "message": f"{one_line(failure.detail, 1000)}; this trial is repeated"})
         remove(folder)
-    raise failure
 
 
 def _run_once(

@@ -20,6 +20,7 @@ def search(repository: Path, tiny: Config, monkeypatch: pytest.MonkeyPatch) -> S
     line = (repository / "src/mlx_autoresearch/recipe/schedule.py").read_text().split("\n")[0]
     git(repository, "commit", "-q", "--allow-empty", "-m", "second")
     git(repository, "checkout", "-q", "--detach")
+    git(repository, "worktree", "add", "-q", str(repository.with_name("another")), "main")
     for name in ("notes/a", "inner/a"):
         (repository / name).parent.mkdir()
         (repository / name).write_text("mine, old\n")

@@ -11,7 +11,6 @@ from mlx_autoresearch.research.home import Search
 from mlx_autoresearch.trials.trial import TrialFailed
 from tests.support.laboratory import free_trial, git, run_search
 from tests.support.vandals import (
-    DAMAGE,
     Damage,
     Honest,
     own,
@@ -32,13 +31,13 @@ SURVIVED = {
     "a link as the next folder": lambda s: own(s).symlink_to("0000"),
     "a protected folder as the next one": lambda s: (own(s) / "x/y").mkdir(parents=True) or (own(s) / "x").chmod(0),
     "a file as another's folder": replaced("experiments/0000", Path.touch),
-    "no worktree": lambda s: shutil.rmtree(s.workspace.path),
-    "no worktree in git": DAMAGE["git's folder of the worktree"][0],
-    "a file as git's folder of worktrees": DAMAGE["a file as git's folder of worktrees"][0],
-    "folders for git's files": lambda s: [
-        (path.unlink(), path.mkdir())
-        for path in (s.repository / ".git/worktrees/worktree" / name for name in ("HEAD", "index", "commondir"))
-    ],
+    "a link as the agents' folder": lambda s: s.workspace.path.symlink_to(s.repository),
+    "a file as the agents' folder": lambda s: s.workspace.path.touch(),
+    "a link as the index's folder": lambda s: (s.home / ".index").symlink_to(s.repository / ".git"),
+    "a file as git's folder of worktrees": lambda s: (
+        shutil.rmtree(s.repository / ".git/worktrees"),
+        (s.repository / ".git/worktrees").touch(),
+    ),
     "a symbolic branch": symbolic_branch,
 }
 

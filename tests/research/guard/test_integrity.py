@@ -19,11 +19,12 @@ from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.kernels.registry import kernel_folder
 from mlx_autoresearch.ledger.ledger import Ledger, Record, Trial
 from mlx_autoresearch.machine.paths import cache_dir
+from mlx_autoresearch.research.editable import EXPERIMENT
 from mlx_autoresearch.research.guard import integrity
 from mlx_autoresearch.research.home import Search
 from mlx_autoresearch.research.loop import run
 from mlx_autoresearch.research.proposers.base import Context, Proposal, ProposalFailed
-from mlx_autoresearch.research.workspace import EXPERIMENT, Workspace
+from mlx_autoresearch.research.workspace import Workspace
 from mlx_autoresearch.sandbox import landlock
 from mlx_autoresearch.trials.trial import TrialFailed
 from tests.support.laboratory import Quiet, free_trial, make_search, run_search
@@ -192,8 +193,8 @@ def test_where_the_search_is_stopped_its_files_are_put_back(search: Search) -> N
         lambda w: shutil.rmtree(w),
         lambda w: (shutil.rmtree(w), w.symlink_to("/tmp")),
         lambda w: (shutil.rmtree(w), w.touch()),
-        lambda w: (w.parents[2] / ".git/worktrees/worktree/index").write_text("x"),
-        lambda w: (w.parents[2] / ".git/worktrees/worktree/HEAD").unlink(),
+        lambda w: shutil.rmtree(w / ".git"),
+        lambda w: (w / ".git/HEAD").write_text("x"),
     ],
 )
 def test_an_agent_that_breaks_its_worktree_costs_the_experiment_only(search: Search, damage: Any) -> None:

@@ -23,7 +23,8 @@ def check_declared(config: SearchConfig, repository: Path) -> None:
     """
     with TemporaryDirectory() as folder:
         code = Path(folder, "code")
-        Workspace(repository, Path(folder), config.tag).snapshot("HEAD", code)
+        workspace = Workspace(repository, Path(folder), config.tag)
+        workspace.snapshot(workspace.head, code)
         if not is_installed(code):
             return
     recipe_settings(config.start.recipe)

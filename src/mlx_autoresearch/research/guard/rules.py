@@ -1,4 +1,4 @@
-"""The rules: which files and which settings an experiment may change."""
+"""The rules: which settings an experiment may change, and what is wrong with a change of its files."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from mlx_autoresearch.config.load import settings_of, validate_config
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.config.yaml_text import parse_yaml
 from mlx_autoresearch.errors import UserError
-from mlx_autoresearch.trials.overlay import KERNELS, PACKAGE, RECIPE
 
-from ..workspace import EXPERIMENT, Change, Workspace
+from ..editable import CODE, EXPERIMENT, is_editable
+from ..workspace import Change, Workspace
 from .scan import scan
 
-EDITABLE = (EXPERIMENT, f"src/{PACKAGE}/{RECIPE}/**", f"{KERNELS}/**")
 FROZEN = (  # settings, as patterns of dotted keys; data.* and evaluate.* decide the metric
     "data.*",
     "evaluate.*",
@@ -23,29 +22,20 @@ FROZEN = (  # settings, as patterns of dotted keys; data.* and evaluate.* decide
     "train.checkpoint_every",
     "train.seed",
 )
-_REGULAR = ("100644", "100755", "000000")  # git's file modes; the last one: deleted
-
-
-def is_editable(path: str) -> bool:
-    """Whether an experiment may change this file of the repository.
-
-    Never git's own files: a .gitattributes would let `git archive` write other code than the commit's.
-    """
-    if any(part.lower().startswith(".git") for part in path.split("/")):
-        return False
-    return any(fnmatchcase(path, pattern) for pattern in EDITABLE)
 
 
 def check_change(workspace: Workspace, change: Change, parent: str, commit: str) -> list[str]:
-    """What is wrong with a commit: files out of bounds, links, code that does what it must not; one line each."""
+    """What is wrong with a commit: files out of bounds, a missing recipe, code that does what it must not; one line
+    each.
+    """
     problems = []
     for path in sorted(change.status):
         if not is_editable(path):
             problems.append(f"{path} may not be changed")
-        elif change.modes[path] not in _REGULAR:
-            problems.append(f"{path} is not a regular file")
         elif path.endswith(".py") and (new := workspace.read(commit, path)) is not None:
             problems += scan(path, new, workspace.read(parent, path))
+    if "D" in change.status.values() and not workspace.has_code(commit):
+        problems.append(f"{CODE[0]} is gone")
     return problems
 
 

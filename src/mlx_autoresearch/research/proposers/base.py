@@ -29,8 +29,9 @@ class Context:
     """What there is to start from.
 
     number: of the experiment to propose. best: the kept record that the branch stands on. history: all records.
-    worktree: a clean checkout of the best. folder: experiments/NNNN, for what the proposer wants to keep.
-    config: the best's. mark: for the processes that the proposer starts; see `sandbox.Running`.
+    worktree: a folder with the best's files, there for a proposer that is not trusted. folder: experiments/NNNN, for
+    what the proposer wants to keep. config: the best's. mark: for the processes that the proposer starts; see
+    `sandbox.Running`.
     """
 
     number: int

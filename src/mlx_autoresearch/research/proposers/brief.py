@@ -11,8 +11,8 @@ from mlx_autoresearch.ledger.files import OUTPUT, experiment_folder
 from mlx_autoresearch.ledger.ledger import Record
 from mlx_autoresearch.plain_text import as_data, one_line
 
-from ..guard.rules import EDITABLE, FROZEN
-from ..workspace import EXPERIMENT
+from ..editable import EDITABLE, EXPERIMENT
+from ..guard.rules import FROZEN
 from .base import Context
 
 _SHOWN = 60  # the latest experiments; kept ones are shown however old they are
