@@ -9,6 +9,9 @@ from mlx_autoresearch.config.load import with_settings
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.research.guard import integrity, rules
+from mlx_autoresearch.research.workspace import Change, Workspace
+
+ENDS = ".py, .metal, .h, .yaml, .md, .txt"
 
 
 @pytest.mark.parametrize(
@@ -31,6 +34,23 @@ from mlx_autoresearch.research.guard import integrity, rules
 )
 def test_what_may_be_changed(path: str, editable: bool) -> None:
     assert rules.is_editable(path) == editable
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed"),
+    [
+        *((f"custom_kernels/new{end}", True) for end in (".metal", ".yaml", ".h", ".py", ".md")),
+        *((f"custom_kernels/new{end}", False) for end in (".pyc", ".so", ".PY", ".pyd", ".dylib", "", ".pth", ".zip")),
+        ("src/mlx_autoresearch/recipe/__pycache__/model.cpython-311.pyc", False),
+        ("src/mlx_autoresearch/recipe/model.abi3.so", False),
+    ],
+)
+def test_an_experiment_adds_sources_only(name: str, allowed: bool, repository: Path) -> None:
+    workspace = Workspace(repository, repository / "runs/test", "test")
+    change = Change({name: "A"}, {name: "100644"}, 1, 0)
+    found = rules.check_change(workspace, change, "HEAD", "HEAD")
+    assert found == ([] if allowed else [f"{name} is no source: files of an experiment end in {ENDS}"])
+    assert rules.check_change(workspace, Change({name: "D"}, {name: "000000"}, 0, 1), "HEAD", "HEAD") == []
 
 
 def test_what_decides_the_metric_is_watched() -> None:

@@ -22,65 +22,39 @@ def test_the_recipe_as_it_is_passes(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "code",
+    "code", [b"\xff", b"x = '\xe4'", b"# coding: utf-8\nx = '\xe4'", b"\xff\xfex\x00", b"# coding: nosuch\n"]
+)
+def test_what_is_not_utf8_is_refused(code: bytes) -> None:
+    assert scan(PATH, code, None)
+
+
+def test_what_was_there_before_may_be_unreadable() -> None:
+    for old in (b"def f(:", b"\xff", b"(" * 10_000):
+        assert scan(PATH, b"x = 1\n", old) == []
+        assert scan(PATH, b"import os\n", old) == [f"{PATH}:1: imports os"]
+
+
+def test_many_problems_are_counted_and_warnings_are_not_shown(recwarn: pytest.WarningsRecorder) -> None:
+    found = scan(PATH, b"x = '\\d'\n" + b"eval('1')\n" * 50, None)
+    assert (len(found), found[-1]) == (21, f"{PATH}: and 30 more")
+    assert len(recwarn) == 0
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
     [
-        "import os",
-        "import sys as mx",
-        "from os import path",
-        "import importlib",
-        "from importlib import util",
-        "import time",
-        "import ctypes",
-        "from .. import training",
-        "from ..metric.bits import evaluate_bpb",
-        "from ..data import packing",
-        "from ...mlx_autoresearch import run",
-        "import mlx_autoresearch",
-        "import mlx_autoresearch.training.trainer",
-        "import mlx_autoresearch.recipe.loss",
-        "import mlx_autoresearch.recipe.loss\nmlx_autoresearch.machine.git.run(['sh'], {})",
-        "import mlx_autoresearch.recipe",
-        "from mlx_autoresearch.config.settings import Config",
-        "from mlx_autoresearch.config.settings import DataConfig",
-        "def make_model(config, dtype):\n    return list(config.data.source.open(None).documents('val'))",
-        "from mlx_autoresearch.training import trainer",
-        "from numpy import *",
-        "from numpy import load",
-        "open('x')",
-        "eval('1')",
-        "exec('1')",
-        "__import__('os')",
-        "__builtins__['open']",
-        "globals()['x'] = 1",
-        "getattr(1, 'x' + 'y')",
-        "getattr(object, '__subclasses__')",
-        "().__class__.__base__.__subclasses__()",
-        "(lambda: 0).__globals__",
-        "f.__code__ = g.__code__",
-        "import numpy as np\nnp.memmap('x')",
-        "import numpy as np\nnp.zeros(1).tofile('x')",
-        "import mlx.core as mx\nmx.load('x')",
-        "import mlx.core as mx\nmx.fast.rms_norm = None",
-        "import mlx.core as mx\ndel mx.fast",
-        "import math\nmath.exp += 1",
-        "from . import fastmath\nfastmath.exp = None",
-        "from .. import errors\nerrors.__dict__['x'] = 1",
-        "setattr(int, 'x', 1)",
-        "get = getattr\nget(f, 'x')",
-        "from functools import reduce\nreduce(getattr, ['x'], f)",
-        "import operator\noperator.attrgetter('__globals__')(f)",
-        "from operator import methodcaller",
-        "match f:\n    case object(__globals__=found): pass",
-        "import numpy as np\nnp.__dict__['load']('x')",
-        "import typing\ntyping.get_type_hints(f)",
-        "from typing import ForwardRef",
-        "import numpy as np\nnp.zeros(1).dump('x')",
-        "def f(:",
-        "\x00",
+        ("import numpy as n", "imports numpy as n; use `import numpy as np`"),
+        ("from mlx.core import fast", "imports fast from mlx.core; use mx.fast"),
+        ("from mlx.nn import losses", "imports losses from mlx.nn; use nn.losses"),
+        ("from .fastmath import mx", "use `import mlx.core as mx`"),
+        ("import numpy as np\nf(np)", "uses the module np as a value; use what is in it by name"),
+        ("F.format(1)", "use an f-string"),
+        ("match x:\n    case P(y): pass", "matches P by position; name the attributes, as in Point(x=0)"),
+        ("import mlx.core as mx\nmx.load('x')", "uses mlx.core.load"),
     ],
 )
-def test_what_reaches_out_is_found(code: str) -> None:
-    assert scan(PATH, code.encode(), None)
+def test_a_problem_says_what_to_use_instead(code: str, said: str) -> None:
+    assert said in scan(PATH, code.encode(), None)[0]
 
 
 @pytest.mark.parametrize(

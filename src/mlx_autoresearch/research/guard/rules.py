@@ -22,6 +22,7 @@ FROZEN = (  # settings, as patterns of dotted keys; data.* and evaluate.* decide
     "train.checkpoint_every",
     "train.seed",
 )
+SOURCES = (".py", ".metal", ".h", ".yaml", ".md", ".txt")  # text that is read; written so, also where case is ignored
 
 
 def check_change(workspace: Workspace, change: Change, parent: str, commit: str) -> list[str]:
@@ -32,6 +33,8 @@ def check_change(workspace: Workspace, change: Change, parent: str, commit: str)
     for path in sorted(change.status):
         if not is_editable(path):
             problems.append(f"{path} may not be changed")
+        elif change.status[path] != "D" and not path.endswith(SOURCES):
+            problems.append(f"{path} is no source: files of an experiment end in {', '.join(SOURCES)}")
         elif path.endswith(".py") and (new := workspace.read(commit, path)) is not None:
             problems += scan(path, new, workspace.read(parent, path))
     if "D" in change.status.values() and not workspace.has_code(commit):
