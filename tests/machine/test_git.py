@@ -68,9 +68,12 @@ def test_the_users_settings_and_hooks_do_not_count(checkout: Path, monkeypatch: 
     hook.parent.mkdir(exist_ok=True)
     hook.write_text("#!/bin/sh\nexit 1\n")
     hook.chmod(0o755)
+    monitor = ["git", "-C", str(checkout), "config", "core.fsmonitor", f"echo ran > {checkout / 'ran'}; false"]
+    subprocess.run(monitor, check=True)
     monkeypatch.setenv("GIT_DIR", "/no/such")
     monkeypatch.setenv("GIT_AUTHOR_NAME", "somebody else")
     (checkout / "file").write_text("changed")
     git(["commit", "--quiet", "--all", "-m", "second"], checkout)
     log = ["git", "--git-dir", str(checkout / ".git"), "log", "-1", "--format=%an"]
+    assert git(["status", "--porcelain"], checkout) == ""
     assert subprocess.run(log, capture_output=True, text=True, check=True).stdout == "mlx-autoresearch\n"

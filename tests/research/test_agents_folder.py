@@ -8,7 +8,8 @@ import pytest
 
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.research.home import Search
-from tests.support.laboratory import free_trial, git, make_search, run_programs
+from mlx_autoresearch.research.workspace import Workspace
+from tests.support.laboratory import free_trial, git, make_search, run_programs, run_search
 
 START = """
 import os, shutil, subprocess, sys
@@ -85,6 +86,12 @@ Path("custom_kernels/nested/.git").write_text("gitdir: " + os.path.abspath("cust
     assert fifth.reason == "no change"
     assert good.status == "keep"
     assert git(repository, "status", "--porcelain") == ""
+
+
+def test_a_proposer_that_is_trusted_gets_no_folder(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Workspace, "laid_out", None)
+    run_search(search)
+    assert search.ledger.records()[1].status == "keep"
 
 
 def test_a_night_goes_on_after_any_agent(search: Search, repository: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -369,6 +370,41 @@ def test_nothing_of_gits_settings_decides_what_a_commit_holds_or_is_run(
     assert said.endswith("\n\nna\u00efve".encode()) or said.endswith("\n\nna\u00efve\n".encode())
     assert b"gpgsig" not in said and b"encoding" not in said
     assert not (tmp_path / "ran").exists(), (tmp_path / "ran").read_text()
+
+
+def test_a_file_that_the_database_lacks_is_not_fetched(repository: Path, tmp_path: Path) -> None:
+    """Of a partial clone: its remote may be any program."""
+    run = tmp_path / "run"
+    run.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    run.chmod(0o755)
+    for key, value in {
+        "core.repositoryFormatVersion": "1",
+        "extensions.partialClone": "origin",
+        "remote.origin.url": f"ext::{run}",
+        "remote.origin.promisor": "true",
+        "protocol.ext.allow": "always",
+    }.items():
+        git(repository, "config", key, value)
+    workspace = Workspace(repository, tmp_path / "test", "test")
+    with pytest.raises(UserError):
+        workspace.read("f" * 40, EXPERIMENT)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give a file away")
+def test_a_repository_of_another_user_is_taken_where_the_users_settings_say_so(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in (repository, repository / ".git", *(repository / ".git").rglob("*")):
+        os.chown(path, 54321, 54321)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(UserError):
+        Workspace(repository, tmp_path / "test", "test")
+    (tmp_path / ".gitconfig").write_text(f"[safe]\n    directory = {repository}\n")
+    workspace = Workspace(repository, tmp_path / "test", "test")
+    workspace.create("a: 1\n")
+    with workspace.laid_out(workspace.best):
+        assert workspace.handover(workspace.best) == Handover({}, [])
 
 
 def test_less_code_is_told_from_fewer_lines(workspace: Workspace) -> None:

@@ -33,7 +33,8 @@ _WITHOUT_SETTINGS = {
     "GIT_CONFIG_NOSYSTEM": "1",
     "GIT_ATTR_NOSYSTEM": "1",
     "GIT_NO_REPLACE_OBJECTS": "1",
-    "GIT_NO_LAZY_FETCH": "1",
+    "GIT_NO_LAZY_FETCH": "1",  # from git 2.45 on; before that no fetch finds a protocol that is allowed
+    "GIT_ALLOW_PROTOCOL": "none",
 }
 
 

@@ -117,7 +117,7 @@ class Objects:
     def make_repository(self, commit: str, folder: Path) -> None:
         """A repository in `folder` with one commit, of the same files; it shares nothing with this one."""
         tree = self.git("rev-parse", "--verify", f"{commit}^{{tree}}").decode().strip()
-        pack = self.git("pack-objects", "--revs", "--stdout", "--quiet", stdin=tree.encode() + b"\n")
+        pack = self.git("pack-objects", "--revs", "--stdout", "--quiet", "--window=0", stdin=tree.encode() + b"\n")
         hash_name = "sha1" if len(tree) == 40 else "sha256"
         output(["git", "init", "--quiet", "--template=", str(folder)], without_settings(GIT_DEFAULT_HASH=hash_name))
         own = Objects(folder / ".git", folder / ".git", self.environment[MARK])

@@ -290,6 +290,18 @@ def test_the_ledger_and_a_commits_settings_are_read_once_and_hashes_are_taken_tw
     assert calls == {"read": 1 + 2 + 2, "hash": 3 + 2 + 2, "yaml": 3 + 2}
 
 
+def test_a_checkout_with_other_line_ends_holds_the_code_of_its_commit(tmp_path: Path) -> None:
+    """As git makes it with core.autocrlf; every experiment would run the way of changed code."""
+    shutil.copytree(integrity._INSTALLED / "recipe", tmp_path / "src/mlx_autoresearch/recipe")
+    shutil.copytree(kernel_folder(), tmp_path / "custom_kernels")
+    for path in (path for path in tmp_path.rglob("*.*") if path.is_file()):
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert integrity.is_installed(tmp_path)
+    kernel = tmp_path / "custom_kernels/rope.metal"
+    kernel.write_bytes(kernel.read_bytes() + b"\r\n")
+    assert not integrity.is_installed(tmp_path)
+
+
 def test_what_macos_leaves_in_folders_is_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A Finder's .DS_Store used to make every experiment run the way of changed code."""
     package = shutil.copytree(integrity._INSTALLED, tmp_path / "installed")

@@ -168,7 +168,7 @@ def _experiments(home: Path, own: Path) -> dict[str, str]:
 
 
 def is_installed(snapshot: Path) -> bool:
-    """Whether the editable code in `snapshot` is, byte for byte, the installed one."""
+    """Whether the editable code in `snapshot` is, byte for byte but for line ends, the installed one."""
     return code_hash(snapshot) == installed_code_hash()
 
 
@@ -183,11 +183,12 @@ def installed_code_hash() -> str:
 
 
 def _code_hash(*folders: Path) -> str:
+    """Line ends do not count: with core.autocrlf those of the user's checkout differ from the commit's."""
     lines = []
     for number, folder in enumerate(folders):
         files = (p for p in folder.rglob("*") if p.is_file() and not is_hidden(p, folder))
         code = (p for p in files if p.suffix not in (".md", ".pyc"))
-        lines += [f"{number} {path.relative_to(folder)} {_sha256(path)}" for path in sorted(code)]
+        lines += [f"{number} {path.relative_to(folder)} {_sha256(path, line_ends=False)}" for path in sorted(code)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -197,9 +198,12 @@ def _tree_hash(folder: Path) -> str:
     return hashlib.sha256("".join(f"{p} {_sha256(p)}\n" for p in files).encode()).hexdigest()
 
 
-def _sha256(path: Path) -> str:
+def _sha256(path: Path, *, line_ends: bool = True) -> str:
+    """line_ends: whether CR LF is something else than LF."""
     try:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            if line_ends:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+            return hashlib.sha256(file.read().replace(b"\r\n", b"\n")).hexdigest()
     except OSError as error:  # untrusted code may have made it so
         return f"unreadable: {error.strerror}"

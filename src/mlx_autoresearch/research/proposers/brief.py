@@ -13,6 +13,7 @@ from mlx_autoresearch.plain_text import as_data, one_line
 
 from ..editable import EDITABLE, EXPERIMENT
 from ..guard.rules import FROZEN
+from ..handover import MOST_BYTES
 from .base import Context
 
 _SHOWN = 60  # the latest experiments; kept ones are shown however old they are
@@ -44,6 +45,7 @@ The current best has val_bpb {_bpb(measured[-1] if measured else best)} (experim
 ## Rules
 - You may change these files only:
 {_bullets(EDITABLE)}
+  Text files of at most {MOST_BYTES:,} bytes; new files elsewhere are left out.
 - In {EXPERIMENT} these keys must stay as they are:
 {_bullets(FROZEN)}
 - To add a setting, declare it in src/mlx_autoresearch/recipe/settings.py and set it in the section `recipe:` of
