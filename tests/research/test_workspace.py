@@ -226,7 +226,9 @@ def test_where_there_is_no_repository_of_ours_it_says_what_to_do(tmp_path: Path,
         repository_of(tmp_path)
     assert repository_of(repository / "src") == repository
     (repository / "src/mlx_autoresearch/recipe/model.py").write_text("# edited\n")
-    assert uncommitted(repository) == ["src/mlx_autoresearch/recipe/model.py"]
+    (repository / "custom_kernels/new.metal").touch()
+    git(repository, "config", "status.showUntrackedFiles", "no")
+    assert sorted(uncommitted(repository)) == ["custom_kernels/new.metal", "src/mlx_autoresearch/recipe/model.py"]
     git(repository, "rm", "-rq", "--cached", "src")
     git(repository, "commit", "-qm", "gone")
     with pytest.raises(UserError, match="has no committed src/mlx_autoresearch"):
@@ -389,6 +391,24 @@ def test_a_file_that_the_database_lacks_is_not_fetched(repository: Path, tmp_pat
     with pytest.raises(UserError):
         workspace.read("f" * 40, EXPERIMENT)
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_checkout_may_be_a_worktree_itself(repository: Path, tmp_path: Path) -> None:
+    """As those of submodules, it may also have its place in git's settings."""
+    linked = tmp_path / "linked"
+    git(repository, "worktree", "add", "-q", "-b", "mine", str(linked))
+    git(linked, "commit", "-q", "--allow-empty", "-m", "mine")
+    git(repository, "config", "core.worktree", str(repository))
+    workspace = Workspace(linked, tmp_path / "runs/test", "test")
+    workspace.create("a: 1\n")
+    start = workspace.best
+    assert git(repository, "rev-parse", f"{start}^") == git(linked, "rev-parse", "mine")
+    with workspace.laid_out(start):
+        assert workspace.handover(start) == Handover({}, [])
+    workspace.snapshot(workspace.head, tmp_path / "code")
+    commit = workspace.commit(1, "gone", start, {"README.md": None})
+    assert workspace.change(start, commit).status == {"README.md": "D"}
+    assert git(repository, "status", "--porcelain") == git(linked, "status", "--porcelain") == ""
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give a file away")

@@ -52,7 +52,8 @@ def plumbing(arguments: Sequence[str], git_dir: Path) -> list[str]:
 
     To be run in the environment that `without_settings` gives.
     """
-    return ["git", "-C", str(git_dir), f"--git-dir={git_dir}", *_given(_PLUMBING), *arguments]
+    where = ["-C", str(git_dir), f"--git-dir={git_dir}", f"--work-tree={git_dir}"]  # or core.worktree would be one
+    return ["git", *where, *_given(_PLUMBING), *arguments]
 
 
 def without_settings(**more: str) -> dict[str, str]:

@@ -60,9 +60,8 @@ class Workspace:
 
     def create(self, experiment: str) -> None:
         """A new branch at the user's HEAD, and on it a commit with `experiment` as the configuration."""
-        head = self.head
-        self._git("update-ref", self.branch, head, "0" * len(head))
-        self.keep(self.commit(0, self._starting_point, head, {EXPERIMENT: experiment.encode()}))
+        start = self.commit(0, self._starting_point, self.head, {EXPERIMENT: experiment.encode()})
+        self._git("update-ref", self.branch, start, "0" * len(start))
 
     def is_at_start(self) -> bool:
         """Whether the branch has no commit of an experiment: it is as `create` has made it, or there is none."""
