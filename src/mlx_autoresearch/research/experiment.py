@@ -154,9 +154,12 @@ class Experiment:
     def _commit_proposal(self, proposal: Proposal) -> None:
         """Turn a proposal into a commit. Raises _Ended."""
         files, best = self._files, self._champion.candidate
-        try:
-            if proposal.patch is not None:
+        if proposal.patch is not None:
+            try:
                 files |= self._workspace.patched(best.commit, proposal.patch)
+            except Refused as refused:
+                raise _Ended("rejected", one_line(str(refused))) from None
+        try:
             config = rules.read_config(files[EXPERIMENT]) if EXPERIMENT in files else best.config
             if proposal.overrides:
                 config = with_settings(config, proposal.overrides, "the proposal")
@@ -166,8 +169,6 @@ class Experiment:
                 config = with_settings(config, {"train.seed": seed}, "the search")
             if put_back or proposal.overrides:
                 files[EXPERIMENT] = config.to_yaml().encode()
-        except Refused as refused:
-            raise _Ended("rejected", str(refused)) from None
         except UserError as error:
             self._make_commit()
             raise _Ended("rejected", str(error)) from None
