@@ -291,3 +291,42 @@ def test_files_that_macos_leaves_behind_are_no_kernels(tmp_path: Path, monkeypat
         (folder / f"._{path.name}").write_bytes(b"\0\5\x16\7\xff")
     choice._digest.cache_clear()
     assert (registry.kernel_names(), choice._digest(folder)) == (names, digest)
+
+
+def measure_in_another_process(environment: dict[str, str], kernel: str) -> subprocess.Popen[str]:
+    """It says "begun" when a kernel that does `kernel` runs for the first time."""
+    program = f"""
+import os, time
+import mlx_autoresearch
+import mlx.core as mx
+from mlx_autoresearch.machine import device, system
+from mlx_autoresearch.kernels.choice import measuring
+from mlx_autoresearch.kernels.operation import Operation
+device.kernel_backend = lambda: "cuda"
+def custom(x, language):
+    print("begun", flush=True)
+    {kernel}
+slow = Operation("slow", lambda x: 2 * x, custom, (0,), lambda x: (mx.ones(x.shape),))
+with measuring():
+    slow(mx.ones((2,)))
+"""
+    return subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def test_what_an_interrupted_training_was_measuring_is_forgotten(cache: Path) -> None:
+    """The search kills its training: that is not the kernel's fault. What ended a process by itself stays known."""
+    environment = dict(os.environ)
+    crashed = measure_in_another_process(environment, "os._exit(9)")
+    crashed.communicate()
+    assert crashed.returncode == 9
+    (machine,) = json.loads((cache / FILE).read_text())
+    content = json.loads((cache / FILE).read_text())
+    content[machine] = {"crash": content[machine].popitem()[1]}
+    (cache / FILE).write_text(json.dumps(content))
+    with pytest.raises(KeyboardInterrupt), choice.interruptible():
+        with measure_in_another_process(environment, "time.sleep(60)") as process:
+            assert process.stdout is not None and process.stdout.readline() == "begun\n"
+            assert len(json.loads((cache / FILE).read_text())[machine]) == 2
+            process.kill()
+        raise KeyboardInterrupt
+    assert [*json.loads((cache / FILE).read_text())[machine]] == ["crash"]

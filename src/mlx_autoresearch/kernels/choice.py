@@ -31,6 +31,7 @@ from .registry import kernel_folder
 from .tuning import Measurement, better, measure
 
 FILE = "kernel_choices.json"  # in the cache folder: machine -> shape -> choice
+_BEGUN = "the process did not survive it"  # until the measurement is finished
 
 _measuring: ContextVar[bool] = ContextVar("measuring", default=False)
 
@@ -83,6 +84,31 @@ def forget(shapes: Iterable[str]) -> None:
     _write(content)
 
 
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """While another process trains: what it was measuring when an exception here ended it is forgotten afterwards.
+
+    Put it around the block that ends that process. Without it, such a shape would count as one whose kernel ended it.
+    """
+    before = _unfinished()
+    try:
+        yield
+    except BaseException:
+        if begun := _unfinished() - before:
+            forget(begun)
+        raise
+
+
+def _unfinished() -> set[str]:
+    """The shapes that a process, which may be running, has begun to measure and not finished."""
+    begun = set()
+    with suppress(AttributeError, KeyError, TypeError):  # not ours
+        for key, entry in _read().get(_machine(), {}).items():
+            if any(measurement["failure"] == _BEGUN for measurement in entry["measured"].values()):
+                begun.add(key)
+    return begun
+
+
 def _measure_and_remember(
     operation: Alternatives, arrays: tuple[mx.array, ...], settings: dict, language: Literal["metal", "cuda"]
 ) -> Choice:
@@ -91,7 +117,7 @@ def _measure_and_remember(
     print(f"kernels: measuring {key} (once on this machine)", file=sys.stderr, flush=True)
 
     def before_the_kernel(mlx: Measurement) -> None:  # a fault on the GPU may end the process; the next one then knows
-        _remember(key, Choice("mlx", {"mlx": mlx, language: Measurement(failure="the process did not survive it")}))
+        _remember(key, Choice("mlx", {"mlx": mlx, language: Measurement(failure=_BEGUN)}))
 
     try:
         measured = measure(operation, arrays, settings, language, before_the_kernel)

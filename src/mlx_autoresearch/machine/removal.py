@@ -10,8 +10,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from . import system
-
 _GET_FLAGS, _SET_FLAGS = 0x80086601, 0x40086602  # Linux's FS_IOC_GETFLAGS and FS_IOC_SETFLAGS
 _PROTECTED = 0x30  # FS_APPEND_FL and FS_IMMUTABLE_FL, which `chattr` sets
 
@@ -63,8 +61,8 @@ def _surely(action: Callable[[], object], *paths: Path) -> None:
 
 
 def _clear_flags(path: Path) -> None:
-    if system.is_macos():
-        os.lchflags(path, 0)  # type: ignore[attr-defined]  # macOS's alone
+    if (change := getattr(os, "lchflags", None)) is not None:  # macOS
+        change(path, 0)
         return
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
     try:

@@ -16,7 +16,7 @@ from mlx_autoresearch.machine.standstill import Standstill
 from mlx_autoresearch.plain_text import one_line, printable
 from mlx_autoresearch.trials.trial import TrialFailed, status_of
 
-from . import fault
+from . import fault, leftovers
 from .candidate import Candidate
 from .champion import Champion
 from .decision import Discard, Judge, Keep
@@ -226,10 +226,6 @@ class Experiment:
         """Write the experiment down."""
         diff = printable(self._workspace.diff(self._best.commit, self._commit))
         self._write(DIFF, diff)
-        if status != "keep":
-            for run in (self._search.home / trial.run for trial in self._trials):
-                for file in () if run.is_symlink() else run.glob("*.safetensors"):
-                    remove(file)
         record = Record(
             number=self._number,
             event="experiment",
@@ -246,7 +242,9 @@ class Experiment:
             reason=one_line(reason, LONGEST_REASON),
             **measured(self._trials, self._search.seconds() - started),
         )
+        leftovers.clean(self._folder)
         self._search.ledger.append(record)
+        leftovers.thin(self._search)
         self._view.decided(record, self._search.best)
         return record
 

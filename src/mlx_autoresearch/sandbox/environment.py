@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from mlx_autoresearch.machine.removal import remove
 
 # Nothing in here is a secret; a machine's credentials live in other variables.
 _INHERITED = (
@@ -35,4 +36,5 @@ def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
         yield Path(folder)
     finally:
         # Not tempfile.TemporaryDirectory: before Python 3.11.8 it changes the mode of what a planted link points to.
-        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):
+            remove(Path(folder))

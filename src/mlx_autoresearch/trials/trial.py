@@ -15,6 +15,7 @@ from typing import Any
 from mlx_autoresearch.config.load import with_settings
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.errors import GPUInterrupted, MetricRefused, OutOfMemory, from_mlx
+from mlx_autoresearch.kernels.choice import interruptible
 from mlx_autoresearch.ledger.files import SCRATCH
 from mlx_autoresearch.ledger.held import remove
 from mlx_autoresearch.ledger.ledger import Status, Trial
@@ -24,7 +25,7 @@ from mlx_autoresearch.machine.standstill import Standstill
 from mlx_autoresearch.plain_text import one_line, printable
 from mlx_autoresearch.sandbox.command import Outcome, Running
 from mlx_autoresearch.sandbox.environment import temporary_folder
-from mlx_autoresearch.training.files import CHECKPOINT, SUMMARY
+from mlx_autoresearch.training.files import CHECKPOINT, CONFIG, INFO, METRICS, SUMMARY
 from mlx_autoresearch.training.run import Run
 
 from .clock import DISK, INTERRUPTED, PAUSED, Clock, Event
@@ -36,6 +37,8 @@ Say = Callable[[Event], None]
 
 _REJECTED = ("guard", "metric", "output", "budget")
 _ATTEMPTS = 4  # of a trial during which the machine stood still
+_FILES = (CONFIG, INFO, METRICS, CHECKPOINT, SUMMARY)  # of a run's folder
+_LARGEST_BYTES = 64 << 20  # of one of them that is not the checkpoint
 _POLL_SECONDS = 0.05  # between two looks at a training
 _LAST_EVENTS_SECONDS = 5.0  # for the pipe's end: where the supervisor was killed, a survivor may hold it open
 _SHOWN_CHARACTERS = 4000  # of the end of the output
@@ -162,16 +165,19 @@ def _train(
     reader.start()
     argv = [sys.executable, "-P", "-m", "mlx_autoresearch.trials.child", "train", str(run)]
     argv += [json.dumps(config.model_dump(mode="json")), str(code.absolute()) if code else "", "0" if code else "1"]
-    with Running(
-        [*argv, str(write)],
-        cwd=scratch,
-        env=trial_environment(scratch, confined=code is not None),
-        seconds=limits.wall_seconds(config, score=code is None),
-        memory_mb=limits.memory_mb,
-        writable=None if code is None else [scratch],
-        mark=mark,
-        keep=[write],
-    ) as running:
+    with (
+        interruptible(),
+        Running(
+            [*argv, str(write)],
+            cwd=scratch,
+            env=trial_environment(scratch, confined=code is not None),
+            seconds=limits.wall_seconds(config, score=code is None),
+            memory_mb=limits.memory_mb,
+            writable=None if code is None else [scratch],
+            mark=mark,
+            keep=[write],
+        ) as running,
+    ):
         while running.alive:
             for event in clock.new_events():
                 say(event)
@@ -184,8 +190,16 @@ def _train(
 
 
 def _take_over(run: Path, folder: Path, config: Config) -> None:
-    """Put the run folder that an untrusted training wrote in its place, with our configuration in it."""
+    """Put the run folder that an untrusted training wrote in its place, with our configuration in it.
+
+    Without files that are none of a run's. Raises TrialFailed for what is no file, or too large.
+    """
     check_folder(run)
+    for path in run.iterdir():
+        if path.name not in _FILES:
+            path.unlink()
+        elif path.name != CHECKPOINT and path.stat().st_size > _LARGEST_BYTES:
+            raise TrialFailed("output", f"left {path.stat().st_size:,} bytes in {path.name}")
     run.rename(folder)
     Run(folder).save_config(config)
 
