@@ -20,6 +20,7 @@ from mlx_autoresearch.research.home import Search
 from mlx_autoresearch.research.loop import run
 from mlx_autoresearch.research.proposers.base import Context, Proposal
 from mlx_autoresearch.research.proposers.make import make_proposer
+from mlx_autoresearch.research.workspace import Workspace
 from mlx_autoresearch.trials.trial import TrialFailed
 from tests.support.laboratory import Quiet, free_trial, make_search, run_search
 
@@ -165,6 +166,27 @@ def test_an_error_is_tried_again_between_experiments(search: Search, monkeypatch
     monkeypatch.setattr(Champion, "refresh", sometimes)
     run_search(search)
     assert statuses(search) == ["keep", "discard", "keep"]
+
+
+def test_a_diff_that_cannot_be_shown_does_not_end_the_search(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search.workspace, "diff", raising(MemoryError()))
+    run_search(search)
+    assert statuses(search) == ["keep", "discard", "keep"]
+    assert (search.home / "experiments/0001/diff.patch").read_text() == "internal error: MemoryError"
+
+
+def test_a_worktree_that_cannot_be_reset_is_made_anew(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep = Workspace.keep
+
+    def refuses(workspace: Workspace, commit: str) -> None:
+        if (workspace.path / "left").exists():
+            raise UserError("git clean: fatal: cannot remove left")
+        keep(workspace, commit)
+
+    monkeypatch.setattr(Workspace, "keep", refuses)
+    proposals = Proposals(lambda context: (context.worktree / "left").touch(), always=True)
+    run(search, proposals, Quiet(), experiments=2)
+    assert len(statuses(search)) == 2
 
 
 def test_a_broken_repository_is_not_the_proposals_fault(search: Search) -> None:

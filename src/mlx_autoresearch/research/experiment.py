@@ -224,8 +224,7 @@ class Experiment:
 
     def _record(self, status: Status, reason: str, started: float) -> Record:
         """Write the experiment down."""
-        diff = printable(self._workspace.diff(self._best.commit, self._commit))
-        self._write(DIFF, diff)
+        self._write(DIFF, self._diff())
         record = Record(
             number=self._number,
             event="experiment",
@@ -247,6 +246,13 @@ class Experiment:
         leftovers.thin(self._search)
         self._view.decided(record, self._search.best)
         return record
+
+    def _diff(self) -> str:
+        try:
+            return printable(self._workspace.diff(self._best.commit, self._commit))
+        except Exception as error:  # an agent may have committed what cannot be shown
+            fault.require_sound(self._search, self._best.commit, error)
+            return fault.described(error)
 
     def _write(self, name: str, text: str) -> None:
         """A file in the experiment's folder, whatever untrusted code has put in the place of either."""

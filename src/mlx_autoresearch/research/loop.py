@@ -68,29 +68,29 @@ def _next(search: Search, champion: Champion, proposer: Proposer, view: View, tr
 
 
 def _again(search: Search, action: Callable[[], T]) -> T:
-    """Do `action`, and again from its start when the machine, or an error of ours, has ended it.
+    """Do `action`, and again from its start when something has ended it, with the worktree made anew.
 
-    Waits for a full disk. Raises ReportedErrors of `action`, and RunFailed where it ends in errors again and again.
+    Waits for a full disk. Raises RunFailed of `action` at once, a UserError when it comes twice, and RunFailed where
+    the action ends in other errors again and again.
     """
-    search.disturbed, begun = 0, False
+    search.disturbed = 0
     while True:
         search.disks.wait()
         try:
-            if begun:
+            if search.disturbed:
                 search.renew()
-            begun = True
             return action()
-        except BrokenPipeError:  # nobody reads our output any more
+        except (BrokenPipeError, RunFailed):  # nobody reads our output any more; there can be no result
             raise
         except Exception as error:
-            if search.disks.trouble():
-                search.make_room()
-                if search.disks.trouble():
-                    continue
-            if isinstance(error, ReportedError) and not disk_error(error):
-                raise
+            full = search.disks.trouble()
+            search.make_room()
             search.disturbed += 1
-            if search.disturbed > MOST:
+            if full and search.disks.trouble():
+                search.disturbed = 1
+            elif isinstance(error, ReportedError) and search.disturbed > 1 and not disk_error(error):
+                raise
+            elif search.disturbed > MOST:
                 place = search.home / TRACEBACK
                 HeldFile(place).write(trace(error).encode(errors="replace"))
                 what = f"{described(error)}, {search.disturbed} times in a row"
