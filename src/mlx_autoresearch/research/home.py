@@ -145,11 +145,12 @@ class Search:
 
     def recover(self) -> None:
         """Whatever state the last process left: end its processes, forget what was not decided, restore the best."""
+        kill_all(lambda: marked(self.mark))
         self.ledger.read()  # another process may have appended before we had the lock
         self.renew()
 
     def renew(self) -> None:
-        """As `recover`, for this process's own state, in which the ledger is held."""
+        """As `recover`, within a process: what it holds of the ledger is what counts."""
         kill_all(lambda: marked(self.mark))
         self.workspace.unlock()
         self.workspace.clear()
