@@ -80,6 +80,7 @@ def test_trouble_is_kept_as_text() -> None:
         (TrainConfig(max_steps=6), 5, 1.0, "trained 5 steps where 6 are allowed"),
         (TrainConfig(time_budget=10), 999, 11.9, None),
         (TrainConfig(time_budget=10), 999, 12.1, "trained for 12.1 s where 10 s are allowed"),
+        (TrainConfig(time_budget=10), 1, 0.0, "no step but the first fitted into 10 s, and that one is not timed"),
     ],
 )
 def test_the_budget_is_judged_by_this_clock(
@@ -87,8 +88,29 @@ def test_the_budget_is_judged_by_this_clock(
 ) -> None:
     clock = Clock()
     clock.steps = steps
-    monkeypatch.setattr(Clock, "training_seconds", seconds)
+    monkeypatch.setattr(Clock, "judged_seconds", seconds)
     assert clock.beyond_budget(Config(train=train)) == excess
+
+
+def test_the_time_for_the_digest_of_the_weights_is_not_held_against_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Clock, "judged_seconds", 14.0)
+    clock = Clock()
+    clock.steps = 9
+    config = Config(train=TrainConfig(time_budget=10))
+    assert clock.beyond_budget(config, 2.1) is None
+    assert clock.beyond_budget(config, 1.9) == "trained for 14.0 s where 10 s are allowed"
+
+
+def test_the_clock_runs_until_the_weights_are_known() -> None:
+    clock = Clock()
+    with reading(clock) as write:
+        os.write(write, STEP + STEP)
+        time.sleep(0.05)
+        os.write(write, b'{"event": "ended", "weights": "first"}\n')
+        time.sleep(0.05)
+        os.write(write, b'{"event": "ended", "weights": "second"}\n')
+    assert clock.weights == "second"
+    assert clock.judged_seconds > 0.09 > clock.training_seconds
 
 
 @pytest.mark.parametrize(

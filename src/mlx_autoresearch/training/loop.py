@@ -10,11 +10,13 @@ import mlx.core as mx
 
 from mlx_autoresearch.data.packing import Batch
 from mlx_autoresearch.data.prefetch import Prefetcher
+from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.recipe import interface
 
 from .clock import Clock
 from .setup import Training
 from .speed import mfu_percent
+from .weights import weights
 
 _KEPT, _ADDED = 0.9, 0.1  # of the smoothed loss, and to it, at every step; as in the reference
 
@@ -36,7 +38,7 @@ def loop(
     flops_per_token = training.model.flops_per_token()
     mx.reset_peak_memory()
     with Prefetcher(training.batches) as prefetcher:
-        pairs = _Pairs(prefetcher)
+        pairs = _Pairs(prefetcher, told.accumulation_steps)
         training.position = prefetcher.state_dict()
         while not clock.over():
             started = time.perf_counter()
@@ -44,6 +46,7 @@ def loop(
             pairs.asked.clear()
             lr_multiplier = interface.set_schedule(training.optimizer, told, progress=progress, step=clock.step)
             loss = float(training.step(pairs).item())  # type: ignore[arg-type]
+            mx.eval(list(weights(training.model).values()))  # a step that leaves work undone is charged for it
             training.position = prefetcher.state_dict()
             seconds = time.perf_counter() - started
             clock.count(seconds, None if clock.compiled else _without_compilation(seconds, compiling(), pairs.asked))
@@ -79,15 +82,18 @@ def _without_compilation(seconds: float, compiling: float | None, asked: list[fl
 class _Pairs(Iterator[tuple[mx.array, mx.array]]):
     """Micro-batches as pairs of arrays, inputs and targets, (B, T) int32 each.
 
-    epoch: of the latest. asked: when each was asked for, by `time.perf_counter()`.
+    epoch: of the latest. asked: when each of this step was asked for, by `time.perf_counter()`. Raises UserError when a
+    step asks for more than `most`.
     """
 
-    def __init__(self, batches: Iterator[Batch]):
-        self._batches = batches
+    def __init__(self, batches: Iterator[Batch], most: int):
+        self._batches, self._most = batches, most
         self.epoch = 1
         self.asked: list[float] = []
 
     def __next__(self) -> tuple[mx.array, mx.array]:
+        if len(self.asked) == self._most:
+            raise UserError(f"the recipe's step asked for more than its {self._most} micro-batches")
         self.asked.append(time.perf_counter())
         batch = next(self._batches)
         self.epoch = batch.epoch

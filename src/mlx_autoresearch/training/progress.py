@@ -57,6 +57,9 @@ class Reporter:
             self._printed_at = now
             self.say(step_line(record, remaining))
 
+    def ended(self, weights: str) -> None:
+        """The last step is done. weights: their digest; nothing that an experiment may change has run since."""
+
     def trained(self) -> None:
         """The training has ended; what follows, if anything, is its scoring."""
 

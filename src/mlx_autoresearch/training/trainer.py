@@ -39,6 +39,7 @@ from .setup import Training, compute_dtype, setup
 from .speed import Peaks
 from .stop import stop_requested
 from .summary import describe, summarise
+from .weights import digest, weights
 
 # When a run is resumed; the rows of a step are the same in other micro-batches.
 _MAY_CHANGE = ("train.checkpoint_every", "train.device_batch_size", "train.max_steps", "train.time_budget")
@@ -133,6 +134,7 @@ def complete(
                 if every and clock.training_seconds - saved_at >= every:
                     saved_at = clock.training_seconds
                     checkpoint.save(run, training, clock)
+            reporter.ended(digest(weights(training.model)))
             checkpoint.save(run, training, clock)
             if stop():
                 raise _stopped(f"stopped after step {clock.step}", run)

@@ -41,6 +41,9 @@ class _Events(Reporter):
     def step(self, record: dict[str, Any], remaining: float) -> None:
         self.send(event="step", step=record["step"], loss=record["smooth_loss"], remaining=remaining)
 
+    def ended(self, weights: str) -> None:
+        self.send(event="ended", weights=weights)
+
     def trained(self) -> None:
         self.send(event="trained")
 

@@ -13,7 +13,8 @@ from mlx_autoresearch.config.settings import Config
 
 from .limits import BUDGET_SHARE, JUDGED_SLACK
 
-# {"event": "start"}, {"event": "step", "step": 1, "loss": 2.0, "remaining": 3.0}, {"event": "trained"} (it scores now)
+# {"event": "start"}, {"event": "step", "step": 1, "loss": 2.0, "remaining": 3.0}, {"event": "ended", "weights": their
+# digest} (after the last step, before anything of the recipe runs again), {"event": "trained"} (it scores now)
 # and {"event": "finish"}, from the training; {"event": "waiting", "message": a line for the user} and
 # {"event": "waited", "seconds": 2.0}, from `run_trial`, and {"event": "again", "message": why} when it repeats a trial.
 Event = Mapping[str, Any]
@@ -33,18 +34,25 @@ class Clock:
     """Counts and times the steps of one training.
 
     steps: optimizer steps so far. trouble: how the training says that it failed, "kind" and "detail", or empty.
+    weights: the digest of those that it ended with; None before that.
     """
 
     def __init__(self) -> None:
         self.steps = 0
         self.trouble: dict[str, str] = {}
-        self._first = self._last = self._longest = 0.0
+        self.weights: str | None = None
+        self._first = self._last = self._longest = self._ended = 0.0
         self._events: deque[Event] = deque(maxlen=_KEPT_EVENTS)
 
     @property
     def training_seconds(self) -> float:
         """Wall time of all steps but the first, which compiles."""
         return self._last - self._first
+
+    @property
+    def judged_seconds(self) -> float:
+        """Wall time from the end of the first step until the weights that the training ended with were known."""
+        return max(self._last, self._ended) - self._first
 
     def read(self, descriptor: int) -> None:
         """Read events, a line of JSON each, until the pipe's end; in a thread of its own, which nothing else delays."""
@@ -61,6 +69,9 @@ class Clock:
                     self._longest = max(self._longest, now - self._last) if self._first else 0.0
                     self._first = self._first or now
                     self._last = now
+                elif name == "ended":
+                    self.weights = str(event.get("weights"))
+                    self._ended = now
                 elif name == "trouble":
                     self.trouble = {"kind": str(event.get("kind")), "detail": str(event.get("detail"))}
                 if name in _FOR_DISPLAY:
@@ -85,12 +96,17 @@ class Clock:
         borne = max((BUDGET_SHARE - 1) * config.train.time_budget, JUDGED_SLACK, 4 * usual)
         return pause if pause > borne else 0.0
 
-    def beyond_budget(self, config: Config) -> str | None:
-        """What of the training was more, or less, than `config` allows; None where it kept to it."""
+    def beyond_budget(self, config: Config, hashing: float = 0.0) -> str | None:
+        """What of the training was more, or less, than `config` allows; None where it kept to it.
+
+        hashing: seconds that the digest of the weights takes, which is made before the training's end.
+        """
         train = config.train
         if train.max_steps is not None:
             if self.steps != train.max_steps:
                 return f"trained {self.steps} steps where {train.max_steps} are allowed"
-        elif self.training_seconds > BUDGET_SHARE * train.time_budget + JUDGED_SLACK:
-            return f"trained for {self.training_seconds:.1f} s where {train.time_budget:g} s are allowed"
+        elif self.steps < 2:
+            return f"no step but the first fitted into {train.time_budget:g} s, and that one is not timed"
+        elif self.judged_seconds > BUDGET_SHARE * train.time_budget + JUDGED_SLACK + hashing:
+            return f"trained for {self.judged_seconds:.1f} s where {train.time_budget:g} s are allowed"
         return None

@@ -27,6 +27,7 @@ from mlx_autoresearch.sandbox.command import Outcome, Running
 from mlx_autoresearch.sandbox.environment import temporary_folder
 from mlx_autoresearch.training.files import CHECKPOINT, CONFIG, INFO, METRICS, SUMMARY
 from mlx_autoresearch.training.run import Run
+from mlx_autoresearch.training.weights import read_digest
 
 from .clock import DISK, INTERRUPTED, PAUSED, Clock, Event
 from .environment import trial_environment
@@ -49,8 +50,7 @@ class TrialFailed(Exception):
 
     kind: "out of memory", "nan", "exception", "setup", "no checkpoint", "timeout"; the machine's fault: "gpu" (macOS
     stopped the work on the GPU, twice), "pause" (it stood still), "disk" (it took no more); or for a violated rule
-    "guard", "metric", "output", "budget". detail: printable; its first line says
-    what happened.
+    "guard", "metric", "output", "budget". detail: printable; its first line says what happened.
     """
 
     def __init__(self, kind: str, detail: str):
@@ -132,21 +132,18 @@ def _run_once(
         if outcome.returncode:
             _check_disk(scratch, outcome)
         _check_outcome(outcome, clock, limits, limits.wall_seconds(config, score=code is None), confined=bool(code))
-        if (pause := clock.pause(config)) and (seen is None or seen.seconds):
-            of = f"of a training of {config.train.time_budget:g} s"
-            raise TrialFailed(PAUSED, f"the machine stood still for {pause:.1f} s {of}")
-        if not (run / CHECKPOINT).is_file():
-            raise TrialFailed("no checkpoint", "the training ended without a checkpoint")
-        if code is None:
-            summary = read_summary(folder)
-        else:
+        if code is not None:
             _take_over(run, folder, config)
-            summary = _score(folder, code, config, clock, limits, scratch=scratch, mark=mark)
+        measured = _measured(folder, config, clock, outcome, paused=seen is not None and not seen.seconds)
+        summary = read_summary(folder) | measured
+        if code is not None:
+            summary |= _score(folder, code, config, limits, scratch=scratch, mark=mark)
+        Run(folder).save_summary(summary)
     return Trial(
         seed=seed,
         val_bpb=summary["val_bpb"],
-        steps=int(summary["num_steps"]),
-        tokens=int(summary["num_steps"]) * config.train.total_batch_size,
+        steps=clock.steps,
+        tokens=clock.steps * config.train.total_batch_size,
         training_seconds=summary["training_seconds"],
         total_seconds=time.monotonic() - started,
         peak_memory_mb=summary["peak_memory_mb"],
@@ -204,15 +201,41 @@ def _take_over(run: Path, folder: Path, config: Config) -> None:
     Run(folder).save_config(config)
 
 
-def _score(
-    folder: Path, code: Path, config: Config, clock: Clock, limits: Limits, *, scratch: Path, mark: str
-) -> dict[str, Any]:
-    """The summary of a run whose training is not trusted, by our metric and our clock; written to its folder."""
-    summary = read_summary(folder)
-    if excess := clock.beyond_budget(config):
-        raise TrialFailed("budget", excess)
+def _measured(folder: Path, config: Config, clock: Clock, outcome: Outcome, *, paused: bool) -> dict[str, Any]:
+    """A summary's entries that do not take the training's word: by our clock, and from the checkpoint.
+
+    paused: take the result of a training that stood still, if that was not longer than its budget bears.
+    Raises TrialFailed where it trained more than it may, or its checkpoint is not what its last step left.
+    """
+    path = folder / CHECKPOINT
+    if not path.is_file():
+        raise TrialFailed("no checkpoint", "the training ended without a checkpoint")
+    started = time.monotonic()
     try:
-        summary |= score_confined(folder, code, config, limits, scratch=scratch, mark=mark)
+        weights, parameters = read_digest(path)
+    except (OSError, ValueError) as error:
+        raise TrialFailed("no checkpoint", f"the checkpoint cannot be read: {error}") from None
+    excess, pause = clock.beyond_budget(config, time.monotonic() - started), clock.pause(config)
+    if pause and (excess or not paused):
+        raise TrialFailed(
+            PAUSED, f"the machine stood still for {pause:.1f} s of a training of {config.train.time_budget:g} s"
+        )
+    if excess:
+        raise TrialFailed("budget", excess)
+    if weights != clock.weights:
+        raise TrialFailed("guard", "the checkpoint does not hold the weights that the last step left")
+    tokens = clock.steps * config.train.total_batch_size
+    measured = {"num_steps": clock.steps, "total_tokens_M": tokens / 1e6, "num_params_M": parameters / 1e6}
+    measured["training_seconds"] = clock.training_seconds
+    least = path.stat().st_size / 2**20  # weights and the optimizer's state lie in memory during a step
+    told = read_summary(folder)["peak_memory_mb"]
+    return measured | {"peak_memory_mb": told if told >= least else max(least, outcome.peak_mb)}
+
+
+def _score(folder: Path, code: Path, config: Config, limits: Limits, *, scratch: Path, mark: str) -> dict[str, Any]:
+    """The metric's entries of the summary of a run whose code is not trusted."""
+    try:
+        return score_confined(folder, code, config, limits, scratch=scratch, mark=mark)
     except MetricRefused as error:
         raise TrialFailed("metric", str(error)) from None
     except GPUInterrupted as error:
@@ -223,9 +246,6 @@ def _score(
             raise
         kind = INTERRUPTED if isinstance(reported, GPUInterrupted) else "out of memory"
         raise TrialFailed(kind, f"while its logits were scored: {reported}") from None
-    summary |= {"num_steps": clock.steps, "training_seconds": clock.training_seconds}
-    Run(folder).save_summary(summary)
-    return summary
 
 
 def _check_outcome(outcome: Outcome, clock: Clock, limits: Limits, seconds: float, *, confined: bool) -> None:
