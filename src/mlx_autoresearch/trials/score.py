@@ -13,7 +13,7 @@ import numpy as np
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.machine.lock import device_lock
 from mlx_autoresearch.metric.bits import DocumentBits, Scored
-from mlx_autoresearch.metric.causality import check_scored
+from mlx_autoresearch.metric.causality import CUTS, check_scored
 from mlx_autoresearch.metric.score import score, score_confirmation, scores
 from mlx_autoresearch.sandbox.environment import temporary_folder
 from mlx_autoresearch.training.data import open_data
@@ -99,5 +99,6 @@ def _check(
 ) -> None:
     """Raise MetricRefused unless another process confirms what was scored; it starts when the first one is gone."""
     eps = float(mx.finfo(compute_dtype(config)).eps)
+    limits = limits.model_copy(update={"evaluate_seconds": CUTS * limits.evaluate_seconds})  # so many times the rows
     with confined_model(run, code, config, limits, scratch=scratch, mark=mark) as model:
         check_scored(model, scored, vocab_size=config.data.vocab_size, eps=eps, rng=np.random.default_rng())
