@@ -1,8 +1,8 @@
 """How surely one run's scoring finds a model that looks ahead, and what the check costs and says of an honest model.
 
-    python benchmarks/causality.py [CONFIG.yaml] [section.key=value ...]
+    python benchmarks/causality.py RUNS [CONFIG.yaml] [section.key=value ...]
 
-The first table is simulated with the cuts that scoring draws: 10,000 runs for every kind of looking ahead. An entry is
+The first table is simulated with the cuts that scoring draws: RUNS runs for every kind of looking ahead. An entry is
 the share of runs that are refused. "nudge" gains the true token so much at every position, in a process whose rounding
 hides single differences of that size (bfloat16). The rest scores and checks the configuration's model, as it is
 initialised, on its prepared validation text.
@@ -14,7 +14,9 @@ import sys
 import time
 from collections.abc import Callable
 
-import mlx.core as mx
+import mlx_autoresearch  # noqa: F401  before anything imports mlx.core
+
+import mlx.core as mx  # isort: skip
 import numpy as np
 
 from mlx_autoresearch.config.load import load_config, split_settings
@@ -24,7 +26,7 @@ from mlx_autoresearch.metric.score import score
 from mlx_autoresearch.training.data import open_data
 from mlx_autoresearch.training.setup import compute_dtype, make_model
 
-RUNS, LENGTH = 10_000, 512
+LENGTH = 512
 Where = Callable[[np.random.Generator, int], np.ndarray]  # (rows, LENGTH) bool: where the model looks ahead
 
 
@@ -52,25 +54,28 @@ KINDS: dict[str, Where] = {
 }
 
 
-def power(where: Where, rows: int, rng: np.random.Generator, *, hidden: bool = False) -> float:
+def power(where: Where, rows: int, rng: np.random.Generator, runs: int, *, hidden: bool = False) -> float:
     """Share of runs that are refused; hidden: where single differences are within the dtype's rounding."""
     found = 0
-    for _ in range(RUNS):
+    for _ in range(runs):
         hits = int(np.take_along_axis(where(rng, rows), draw_cuts(rows, LENGTH, rng) - 1, axis=1).sum())
         found += favours_the_truth(hits, 0) if hidden else hits > 0
-    return found / RUNS
+    return found / runs
+
+
+def simulate(runs: int, rng: np.random.Generator) -> None:
+    print(f"{'looks ahead at':<24}" + "".join(f"{rows:>6} rows" for rows in (32, 256)))
+    for name, where in KINDS.items():
+        print(f"{name:<24}" + "".join(f"{power(where, rows, rng, runs):>11.2%}" for rows in (32, 256)), flush=True)
+    for p in (0.1, 0.3, 1.0):
+        shares = (power(share(p), rows, rng, runs, hidden=True) for rows in (32, 256))
+        print(f"{f'nudge at {p:.0%} of inputs':<24}" + "".join(f"{found:>11.2%}" for found in shares), flush=True)
 
 
 def main() -> None:
     rng = np.random.default_rng(1)
-    print(f"{'looks ahead at':<24}" + "".join(f"{rows:>6} rows" for rows in (32, 256)))
-    for name, where in KINDS.items():
-        print(f"{name:<24}" + "".join(f"{power(where, rows, rng):>11.2%}" for rows in (32, 256)))
-    for p in (0.1, 0.3, 1.0):
-        name = f"nudge at {p:.0%} of inputs"
-        print(f"{name:<24}" + "".join(f"{power(share(p), rows, rng, hidden=True):>11.2%}" for rows in (32, 256)))
-
-    config = load_config(*split_settings(sys.argv[1:] or ["configs/tiny.yaml"]))
+    simulate(int(sys.argv[1]), rng)
+    config = load_config(*split_settings(sys.argv[2:] or ["configs/tiny.yaml"]))
     data, V = open_data(config), config.data.vocab_size
     model = make_model(config.model_copy(update={"kernels": "mlx"}))
     eps = float(mx.finfo(compute_dtype(config)).eps)

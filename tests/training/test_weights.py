@@ -10,6 +10,7 @@ import mlx.nn as nn
 import pytest
 from mlx.utils import tree_flatten
 
+from mlx_autoresearch.training import weights as weights_module
 from mlx_autoresearch.training.weights import digest, read_digest, weights
 
 
@@ -46,6 +47,13 @@ def test_a_checkpoint_has_the_digest_of_its_model(tmp_path: Path) -> None:
     names = [name for name, _ in tree_flatten(model.parameters())]  # type: ignore[union-attr]
     assert sorted(weights(model)) == sorted(f"model.{name}" for name in names)
     assert read_digest(saved(model, tmp_path / "x.safetensors")) == (digest(weights(model)), 12 + 4 + 4 + 1 + 24)
+
+
+@pytest.mark.parametrize("dtype", [d for d in weights_module._DTYPES if d != mx.float64], ids=str)
+def test_weights_of_every_dtype_are_known(tmp_path: Path, dtype: mx.Dtype) -> None:
+    model = Model()
+    model.scale = mx.array([0, 1, 1, 0]).astype(dtype)
+    assert read_digest(saved(model, tmp_path / "x.safetensors"))[0] == digest(weights(model))
 
 
 def test_any_change_is_another_digest() -> None:

@@ -17,15 +17,20 @@ import numpy as np
 
 MODEL = "model."  # what the names of weights in a checkpoint begin with
 _LONGEST_HEADER = 2**24  # bytes
-_DTYPES = {
+_DTYPES = {  # as a checkpoint names them
     mx.float32: "F32",
     mx.float16: "F16",
     mx.bfloat16: "BF16",
+    mx.float64: "F64",
+    mx.complex64: "C64",
+    mx.int64: "I64",
     mx.int32: "I32",
+    mx.int16: "I16",
+    mx.int8: "I8",
+    mx.uint64: "U64",
     mx.uint32: "U32",
     mx.uint16: "U16",
     mx.uint8: "U8",
-    mx.int8: "I8",
     mx.bool_: "BOOL",
 }
 
