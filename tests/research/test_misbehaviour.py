@@ -179,7 +179,7 @@ def test_without_confinement_a_change_outside_the_worktree_is_noticed(
     search: Search, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(landlock, "version", lambda: 0)
-    monkeypatch.setattr(agent, "run_command", lambda argv, **given: run_command(argv, **given | {"writable": None}))
+    monkeypatch.setattr(agent, "run_command", lambda argv, **given: run_command(argv, **given | {"confinement": None}))
     program = f"open({str(repository / 'README.md')!r}, 'a').write('mine')"
     record = caught(search, program)
     assert record.status == "rejected"

@@ -14,7 +14,7 @@ from mlx_autoresearch.sandbox.command import KEPT_BYTES, Outcome, Running, run_c
 from mlx_autoresearch.sandbox.environment import clean_environment, temporary_folder
 from tests.support import mac
 from tests.support.caffeinate import Caffeinate
-from tests.support.confinement import HERE, confined
+from tests.support.confinement import HERE, confined, confined_to
 from tests.support.laboratory import daemon, wait_until
 
 
@@ -192,7 +192,7 @@ def test_writing_is_confined(tmp_path: Path) -> None:
     echo x > /dev/null && cat {outside}/file
     kill -0 {os.getpid()} || echo alive
     """
-    outcome = shell(inside, script, writable=[inside])
+    outcome = shell(inside, script, confinement=confined_to(inside, readable=[outside]))
     assert "inside\n" in outcome.output
     assert (outside / "file").read_text() == "kept"
     assert os.listdir(outside) == ["file"]
@@ -208,8 +208,8 @@ def test_a_confined_computation_has_no_network(tmp_path: Path) -> None:
         port = server.getsockname()[1]
         program = f'import socket; socket.create_connection(("127.0.0.1", {port})); print("on")'
         connect = f"{sys.executable} -c '{program}'"
-        assert "PermissionError" in shell(tmp_path, connect, writable=[tmp_path]).output
-        assert shell(tmp_path, connect, writable=[tmp_path], network=True).output == "on\n"
+        assert "PermissionError" in shell(tmp_path, connect, confinement=confined_to(tmp_path)).output
+        assert shell(tmp_path, connect, confinement=confined_to(tmp_path, network=True)).output == "on\n"
 
 
 def test_a_temporary_folder_is_deleted_and_links_in_it_are_not_followed(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def events(monkeypatch: pytest.MonkeyPatch, folder: Path, complete) -> list[dict
     monkeypatch.setattr(trainer, "complete", complete)
     read, write = os.pipe()
     try:
-        child.train(str(folder / "run"), json.dumps(Config().model_dump(mode="json")), "", "0", str(write))
+        child.train(str(folder / "run"), json.dumps(Config().model_dump(mode="json")), "", "", "0", str(write))
     finally:
         os.close(write)
         with os.fdopen(read) as lines:

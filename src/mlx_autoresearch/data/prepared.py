@@ -14,7 +14,7 @@ import numpy as np
 from mlx_autoresearch.errors import UserError
 
 from .parts import HELD_OUT, Part
-from .shards import Manifest, TokenShards, verify_files
+from .shards import MANIFEST, Manifest, TokenShards, verify_files
 from .tokenizer import MAX_DOCUMENT_CHARS, MAX_TRAINING_CHARS, SPECIAL_TOKENS, SPLIT_PATTERN, Tokenizer
 
 if TYPE_CHECKING:
@@ -76,6 +76,14 @@ class PreparedData:
     def verify(self) -> None:
         """Reads every file and compares its SHA-256; raises `UserError` naming the damaged one."""
         verify_files(self.path, self.manifest.all_files)
+
+    def verify_training(self) -> None:
+        """As `verify`, for the files of the part to train on alone."""
+        verify_files(self.path, self.manifest.splits["train"].files)
+
+    def training_files(self) -> list[Path]:
+        """All that a training reads: the manifest, the tokenizer and the tokens to train on."""
+        return [self.path / name for name in (MANIFEST, TOKENIZER, *self.manifest.splits["train"].files)]
 
 
 def open_prepared(source: Source, *, vocab_size: int, cache_dir: str | Path) -> PreparedData:

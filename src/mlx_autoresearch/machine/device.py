@@ -27,6 +27,7 @@ from .paths import cache_dir
 # (half the figure where those count 2:4 sparsity). Names are as the driver writes them, in full: a laptop part or a
 # slice of a GPU (MIG) must not pass for the whole. Apple publishes no such figure, and a chip's name does not give its
 # number of GPU cores.
+PEAKS = "matmul_peak.json"  # in the cache folder
 _PUBLISHED_PEAK = {
     r"NVIDIA B200": 2.25e15,
     r"NVIDIA (H100 80GB HBM3|H200|GH200 480GB|GH200 144G HBM3e)": 989.5e12,
@@ -118,7 +119,7 @@ def matmul_peak_flops(dtype: mx.Dtype, *, again: bool = False) -> float:
     where = [device_name(), f"mlx {version('mlx')}", str(dtype).removeprefix("mlx.core.")]
     if not is_gpu():
         where += [blas.name(), f"{blas.threads()} threads"]
-    key, file = ", ".join(where), cache_dir() / "matmul_peak.json"
+    key, file = ", ".join(where), cache_dir() / PEAKS
     peak = _read_peaks(file).get(key)
     if peak is None or again:
         peak = max(peak or 0.0, measure_matmul_flops(dtype))

@@ -70,6 +70,11 @@ def is_precompiled(loops: Path) -> bool:
         return False
 
 
+def header(loops: Path) -> Path:
+    """The precompiled header in a folder of loops; it need not be there."""
+    return loops / _GCH
+
+
 def share(loops: Path, other: Path) -> None:
     """Let another folder of loops use the header of `loops`, through a link: it is 50 MB."""
     link = other / _GCH

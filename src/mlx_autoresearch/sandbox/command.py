@@ -11,7 +11,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any, Literal, Self
 
 from mlx_autoresearch.plain_text import printable
 
-from .confinement import Confinement
+from .confinement import Confinement, has_namespaces
 from .processes import SEPARATOR, kill_all, marked
 from .supervisor import Command, Result
 
@@ -63,8 +63,7 @@ class Running:
         seconds: float,
         mark: str,
         memory_mb: float | None = None,
-        writable: Iterable[Path] | None = None,
-        network: bool = False,
+        confinement: Confinement | None = None,
         stdin: Path | None = None,
         keep: Sequence[int] = (),
     ):
@@ -74,25 +73,23 @@ class Running:
         seconds: wall clock, then it is killed.
         mark: by which a later process finds what this one could not kill; see processes.py.
         memory_mb: of the whole process tree, MiB, then it is killed; None for no limit. See machine/processes.py.
-        writable: where it and its descendants may write, see confinement.py; None does not confine it.
-        network: whether it may use the network where it is confined.
+        confinement: what it and its descendants may do; None does not confine it.
         stdin: a file; None for an empty one.
         keep: file descriptors that it inherits; they are closed in this process.
         """
         self._mark = f"{mark}{SEPARATOR}{uuid.uuid4().hex}"
         words = [str(a) for a in argv]
-        allowed = None if writable is None else Confinement([str(p) for p in writable], network)
         control, self._control = os.pipe()
         self._result, result = os.pipe()
         command = Command(
-            argv=allowed.around(words) if allowed else words,
+            argv=confinement.around(words) if confinement else words,
             cwd=str(cwd),
             env=dict(env),
             mark=self._mark,
             seconds=seconds,
             memory_mb=memory_mb,
-            writable=allowed.writable if allowed else None,
-            network=network,
+            confinement=confinement,
+            namespaces=confinement is not None and has_namespaces(),
             stdin=str(stdin or os.devnull),
             keep=list(keep),
         )

@@ -1,4 +1,4 @@
-"""sandbox-exec: a command of macOS gives up, for itself and all its descendants, writing outside some folders.
+"""sandbox-exec: a command of macOS gives up, for itself and all its descendants, files outside some folders.
 
 It takes a profile in SBPL, a dialect of Scheme in which the last rule that matches decides. Apple documents neither
 and calls sandbox-exec deprecated. The forms used here are those that Bazel, Chromium, WebKit and Codex use. Paths are
@@ -12,6 +12,8 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from mlx_autoresearch.errors import UserError
@@ -23,15 +25,22 @@ _PROGRAM = "sandbox-exec"
 _PROFILE = """\
 (version 1)
 (allow default)
+(deny file-read*)
+(allow file-read-metadata)
+(allow file-read* (literal "/"))
 (deny file-write*)
-(allow file-write-data (subpath "/dev"))
 (deny signal)
 (allow signal (target self) (target same-sandbox))
+(when (defined? 'process-info*) (deny process-info*) (allow process-info* (target self) (target same-sandbox)))
 """
 # What reaches outside: a second name for a file elsewhere, and services that act for whoever asks. A profile that names
 # an operation which this macOS does not have would be refused whole.
 _LINK = "(when (defined? 'file-link) (deny file-link){})\n"
-_REACHES = ("file-mount", "job-creation", "lsopen", "appleevent-send", "user-preference-write")
+# Shared memory outlives a process, and the next one could read it.
+_REACHES = (
+    *("file-mount", "ipc-sysv*", "ipc-posix-shm-write-create"),
+    *("job-creation", "lsopen", "appleevent-send", "user-preference-write"),
+)
 
 
 def obstacle() -> str | None:
@@ -44,44 +53,86 @@ def obstacle() -> str | None:
     return _refusal(program) if program else f"{_PROGRAM} is not installed, or not in PATH"
 
 
-def command(argv: Sequence[str], writable: Iterable[str], *, network: bool) -> list[str]:
-    """`argv` under a sandbox-exec that lets it write to the files and beneath the folders of `writable`.
+def command(
+    argv: Sequence[str],
+    *,
+    readable: Iterable[str],
+    listed: Iterable[str],
+    writable: Iterable[str],
+    devices: Iterable[str],
+    network: bool,
+) -> list[str]:
+    """`argv` under a sandbox-exec; what it may do is told as to `landlock.confine`.
 
-    Raises OSError for a path that is not there, UserError for one that a profile cannot name.
+    Raises OSError for a writable path that is not there, UserError for one that a profile cannot name.
     """
     program = shutil.which(_PROGRAM)
     assert program, "there is no obstacle"
-    paths = {f"WRITABLE_{i}": _as_stored(path) for i, path in enumerate(writable)}
-    folders = [name for name, path in paths.items() if os.path.isdir(path)]
-    files = [name for name in paths if name not in folders]
-    parameters = [word for name, path in paths.items() for word in ("-D", f"{name}={path}")]
-    return [program, "-p", profile(folders, files, network=network), *parameters, "--", *argv]
+    writes = {_as_stored(path): os.path.isdir(path) for path in writable}
+    rules = Rules(
+        readable=_named("READABLE", _those_there(readable)),
+        listed=_named("LISTED", _those_there(listed)),
+        folders=_named("WRITABLE", [path for path, is_folder in writes.items() if is_folder]),
+        files=_named("FILE", [path for path, is_folder in writes.items() if not is_folder]),
+        devices=_named("DEVICE", _those_there(devices)),
+    )
+    given = rules.readable | rules.listed | rules.folders | rules.files | rules.devices
+    parameters = [word for name, path in given.items() for word in ("-D", f"{name}={path}")]
+    return [program, "-p", profile(rules, network=network), *parameters, "--", *argv]
 
 
-def profile(folders: Sequence[str], files: Sequence[str], *, network: bool) -> str:
-    """The text of a profile; folders, files: names of parameters.
+@dataclass(frozen=True)
+class Rules:
+    """Parameters of a profile: their names, and the paths that they stand for."""
+
+    readable: dict[str, str] = field(default_factory=dict)
+    listed: dict[str, str] = field(default_factory=dict)
+    folders: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    devices: dict[str, str] = field(default_factory=dict)
+
+
+def profile(rules: Rules, *, network: bool) -> str:
+    """The text of a profile.
 
     A folder itself cannot be renamed or deleted, nor a file replaced, which is what Landlock allows.
     """
-    beneath = [f'(require-all (subpath (param "{n}")) (require-not (literal (param "{n}"))))' for n in folders]
+    beneath = [f'(require-all (subpath (param "{n}")) (require-not (literal (param "{n}"))))' for n in rules.folders]
     text = _PROFILE
+    text += "".join(f'(allow file-read-data (literal (param "{name}")))\n' for name in rules.listed)
+    text += "".join(f'(allow file-read* (subpath (param "{name}")))\n' for name in (*rules.readable, *rules.folders))
     text += "".join(f"(allow file-write* {where})\n" for where in beneath)
-    text += "".join(f'(allow file-write-data (literal (param "{name}")))\n' for name in files)
+    for name in (*rules.files, *rules.devices):
+        text += f'(allow file-read* (literal (param "{name}")))\n(allow file-write-data (literal (param "{name}")))\n'
     text += _LINK.format("".join(f" (allow file-link {where})" for where in beneath))
     text += "".join(f"(when (defined? '{operation}) (deny {operation}))\n" for operation in _REACHES)
     return text if network else text + "(deny network*)\n"
 
 
+def _named(kind: str, paths: Sequence[str]) -> dict[str, str]:
+    return {f"{kind}_{i}": path for i, path in enumerate(paths)}
+
+
 @lru_cache
 def _refusal(program: str) -> str | None:
     """What sandbox-exec says where it refuses our profile: within another sandbox, or on some later macOS."""
-    trial = [program, "-p", profile([], [], network=False), "/usr/bin/true"]
+    everything = Rules(readable={"READABLE": "/"})
+    trial = [program, "-p", profile(everything, network=False), "-D", "READABLE=/", "--", "/usr/bin/true"]
     done = subprocess.run(
         trial, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
     )
     if done.returncode == 0:
         return None
     return f"{_PROGRAM} fails: {' '.join(done.stderr.split()) or f'exit code {done.returncode}'}"
+
+
+def _those_there(paths: Iterable[str]) -> list[str]:
+    """As stored, but those that are not there, cannot be opened or have no name that a profile can hold."""
+    found = []
+    for path in paths:
+        with suppress(OSError, UserError):
+            found.append(_as_stored(path))
+    return found
 
 
 def _as_stored(path: str) -> str:

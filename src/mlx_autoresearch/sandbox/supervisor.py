@@ -22,6 +22,7 @@ from typing import Literal
 from mlx_autoresearch.machine import system
 from mlx_autoresearch.machine.processes import memory
 
+from . import mounts
 from .confinement import Confinement
 from .processes import MARK, SEPARATOR, Family, Process, kill_all, marked
 
@@ -37,8 +38,8 @@ class Command:
     """What to run and within which limits.
 
     mark: goes into the environment; see processes.py. seconds: wall clock. memory_mb: of the whole tree, MiB, as
-    machine/processes.py counts it; None for no limit. writable: folders, or None for no confinement. stdin: a file.
-    keep: file descriptors that the command inherits.
+    machine/processes.py counts it; None for no limit. confinement: None for none; namespaces: whether it takes those of
+    mounts.py. stdin: a file. keep: file descriptors that the command inherits.
     """
 
     argv: list[str]
@@ -47,8 +48,8 @@ class Command:
     mark: str
     seconds: float
     memory_mb: float | None
-    writable: list[str] | None
-    network: bool
+    confinement: Confinement | None
+    namespaces: bool
     stdin: str
     keep: list[int]
 
@@ -85,19 +86,36 @@ def main(control: int, result: int) -> None:
         if not more:
             return
         line += more
-    command = Command(**json.loads(line))
+    command = _read(line)
     for fd in (control, result):
         os.set_inheritable(fd, False)
     pid = os.fork()
     if pid == 0:
         _become(command)
+    own = _own_figures(pid)
     for fd in (*command.keep, 1, 2):  # our copies: with them open, the readers would never see the end of file
         os.close(fd)
     try:
         outcome = _watch(command, pid, control)
     except Exception as error:  # nobody reads a traceback here: say it where it is read
         outcome = Result(None, "stopped", 0, 0.0, 0.0, f"the supervisor failed: {type(error).__name__}: {error}")
+    if own is not None:
+        os.close(own)
     os.write(result, json.dumps(asdict(outcome)).encode() + b"\n")
+
+
+def _read(line: bytes) -> Command:
+    values = json.loads(line)
+    allowed = values.pop("confinement")
+    return Command(**values, confinement=None if allowed is None else Confinement(**allowed))
+
+
+def _own_figures(pid: int) -> int | None:
+    """Hold a process's folder of /proc open: the kernel may forget it otherwise, and a rule of Landlock with it."""
+    try:
+        return os.open(f"/proc/{pid}", getattr(os, "O_PATH", 0) | os.O_CLOEXEC)
+    except OSError:  # it has ended, or this is no Linux
+        return None
 
 
 def _become(command: Command) -> None:
@@ -112,11 +130,13 @@ def _become(command: Command) -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        os.dup2(os.open(command.stdin, os.O_RDONLY), 0)
         for fd in command.keep:
             os.set_inheritable(fd, True)
-        if command.writable is not None:
-            Confinement(command.writable, command.network).enter()
+        if command.confinement is not None and command.namespaces:
+            mounts.only_writable(command.confinement.writable)
+        os.dup2(os.open(command.stdin, os.O_RDONLY), 0)  # not before: its mode could be changed through a descriptor
+        if command.confinement is not None:
+            command.confinement.enter(attributes=command.namespaces)
         os.chdir(command.cwd)
         # The separator ends the mark: so it is found on macOS as well, where `ps` shows no end of a variable.
         os.execvpe(command.argv[0], command.argv, command.env | {MARK: command.mark + SEPARATOR})

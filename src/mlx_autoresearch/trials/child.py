@@ -1,9 +1,10 @@
 """The untrusted side of a trial: trains in one process, turns token ids into logits in another.
 
-    python -m mlx_autoresearch.trials.child train FOLDER CONFIG CODE SCORE EVENTS
+    python -m mlx_autoresearch.trials.child train FOLDER CONFIG DATA CODE SCORE EVENTS
     python -m mlx_autoresearch.trials.child logits RUN CODE REQUESTS REPLIES
 
-CODE is a snapshot of the editable files, or "" for the installed ones; EVENTS, REQUESTS and REPLIES are descriptors.
+CODE is a snapshot of the editable files, or "" for the installed ones. DATA is the folder of prepared data for such a
+snapshot, whose process can read the part to train on alone, or ""; EVENTS, REQUESTS and REPLIES are descriptors.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class _Events(Reporter):
         self.send(event="finish")
 
 
-def train(folder: str, config: str, code: str, score: str, events: str) -> int:
+def train(folder: str, config: str, data_folder: str, code: str, score: str, events: str) -> int:
     """Train CONFIG (JSON) into the new run folder FOLDER. Exit code 0, or TROUBLE after a last event."""
     from mlx_autoresearch.errors import GPUInterrupted, LossExploded, MetricRefused, OutOfMemory, UserError, from_mlx
 
@@ -61,6 +62,8 @@ def train(folder: str, config: str, code: str, score: str, events: str) -> int:
         if code:
             overlay.install(Path(code))
         from mlx_autoresearch.config.load import validate_config
+        from mlx_autoresearch.data.prepared import PreparedData
+        from mlx_autoresearch.data.shards import Manifest
         from mlx_autoresearch.machine import compiled
         from mlx_autoresearch.training import trainer
         from mlx_autoresearch.training.clock import Clock
@@ -69,7 +72,11 @@ def train(folder: str, config: str, code: str, score: str, events: str) -> int:
         from mlx_autoresearch.training.setup import setup
 
         settings = validate_config(json.loads(config), "the trial")
-        data = open_data(settings)
+        if code:
+            data = PreparedData(Path(data_folder), Manifest.load(Path(data_folder)))
+            data.verify_training()
+        else:
+            data = open_data(settings)
         with nullcontext() if code else compiled.kept():
             training = setup(settings, data)
             run = Run.create_at(Path(folder), settings, {"data": data_info(data)})

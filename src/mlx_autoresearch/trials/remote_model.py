@@ -16,6 +16,7 @@ import numpy as np
 from mlx_autoresearch.errors import GPU_INTERRUPTED, GPUInterrupted, MetricRefused
 from mlx_autoresearch.metric import bits
 from mlx_autoresearch.sandbox.command import Running
+from mlx_autoresearch.sandbox.confinement import Confinement
 
 from .clock import INTERRUPTED
 
@@ -37,13 +38,14 @@ class RemoteModel:
         *,
         exchange: Path,
         env: Mapping[str, str],
+        confinement: Confinement | None,
         seconds: float,
         memory_mb: float | None,
         mark: str,
     ):
-        """code: a snapshot of changed code, which is confined; None for the installed code.
+        """code: a snapshot of changed code, with a `confinement`; None for the installed code, which needs none.
 
-        exchange: a folder for the files through which ids and logits pass; the one place a confined process may write.
+        exchange: a folder for the files through which ids and logits pass; `confinement` lets it be written.
         """
         self._vocab_size = vocab_size
         # Held open: the process may put links in their place, which we must not follow.
@@ -57,7 +59,7 @@ class RemoteModel:
             env=env,
             seconds=seconds,
             memory_mb=memory_mb,
-            writable=[exchange] if code else None,
+            confinement=confinement,
             mark=mark,
             keep=[requests, replies],
         )

@@ -19,7 +19,7 @@ from mlx_autoresearch.sandbox.environment import temporary_folder
 from mlx_autoresearch.training.data import open_data
 from mlx_autoresearch.training.setup import compute_dtype
 
-from .environment import trial_environment
+from .environment import scoring_confinement, trial_environment
 from .limits import Limits
 from .remote_model import RemoteModel
 
@@ -43,6 +43,7 @@ def confined_model(
             config.data.vocab_size,
             exchange=exchange,
             env=trial_environment(exchange, confined=code is not None),
+            confinement=scoring_confinement(run, code, exchange) if code else None,
             seconds=limits.evaluate_seconds,
             memory_mb=limits.memory_mb,
             mark=mark,

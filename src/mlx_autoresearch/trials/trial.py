@@ -25,12 +25,13 @@ from mlx_autoresearch.machine.standstill import Standstill
 from mlx_autoresearch.plain_text import one_line, printable
 from mlx_autoresearch.sandbox.command import Outcome, Running
 from mlx_autoresearch.sandbox.environment import temporary_folder
+from mlx_autoresearch.training.data import find_data
 from mlx_autoresearch.training.files import CHECKPOINT, CONFIG, INFO, METRICS, SUMMARY
 from mlx_autoresearch.training.run import Run
 from mlx_autoresearch.training.weights import read_digest
 
 from .clock import DISK, INTERRUPTED, PAUSED, Clock, Event
-from .environment import trial_environment
+from .environment import training_confinement, trial_environment
 from .limits import Limits
 from .score import score_confined
 
@@ -161,7 +162,14 @@ def _train(
     reader = threading.Thread(target=clock.read, args=(events,), daemon=True)
     reader.start()
     argv = [sys.executable, "-P", "-m", "mlx_autoresearch.trials.child", "train", str(run)]
-    argv += [json.dumps(config.model_dump(mode="json")), str(code.absolute()) if code else "", "0" if code else "1"]
+    argv.append(json.dumps(config.model_dump(mode="json")))
+    confinement = None
+    if code is None:
+        argv += ["", "", "1"]
+    else:
+        data = find_data(config)
+        argv += [str(data.path.absolute()), str(code.absolute()), "0"]
+        confinement = training_confinement(config, data, code, scratch)
     with (
         interruptible(),
         Running(
@@ -170,7 +178,7 @@ def _train(
             env=trial_environment(scratch, confined=code is not None),
             seconds=limits.wall_seconds(config, score=code is None),
             memory_mb=limits.memory_mb,
-            writable=None if code is None else [scratch],
+            confinement=confinement,
             mark=mark,
             keep=[write],
         ) as running,

@@ -194,7 +194,7 @@ def test_an_agent_is_confined_unless_macos_would_refuse_its_own_sandbox(
     monkeypatch.setattr(agent, "run_command", run)
     monkeypatch.setattr(agent.shutil, "which", lambda program: f"/bin/{program}")
     make_proposer(SearchConfig.model_validate({"tag": "t", "proposer": {"kind": "agent"} | settings})).propose(context)
-    assert (given["writable"] is not None) == (on_linux if name == "linux" else on_macos)
+    assert (given["confinement"] is not None) == (on_linux if name == "linux" else on_macos)
 
 
 @pytest.mark.parametrize("preset", PRESETS)

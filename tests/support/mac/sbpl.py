@@ -21,9 +21,18 @@ class Text(str):
 
 
 _WRITES = ("create", "data", "unlink", "mode", "owner", "flags", "times", "xattr", "acl", "setugid")
-PATHS = ("file-write*", *(f"file-write-{kind}" for kind in _WRITES), "file-link", "file-mount", "file-read*")
+PATHS = (
+    "file-write*",
+    *(f"file-write-{kind}" for kind in _WRITES),
+    "file-link",
+    "file-mount",
+    "file-read*",
+    "file-read-data",
+    "file-read-metadata",
+)
 OTHERS = (
     *("network*", "network-outbound", "network-inbound", "network-bind", "signal", "mach-lookup", "process-exec"),
+    *("ipc-sysv*", "ipc-posix-shm-write-create", "process-info*"),
     *("job-creation", "lsopen", "appleevent-send", "user-preference-write", "default"),
 )
 _TARGETS = ("self", "others", "same-sandbox", "children", "pgrp")
@@ -142,7 +151,7 @@ def _filter(form, operation: str, profile: Profile, parameters: Mapping[str, str
         return lambda x: (all if head == "require-all" else any)(test(x) for test in tests)
     if len(rest) != 1:
         raise Invalid(f"{head} takes one argument")
-    if head == "target" and operation == "signal":
+    if head == "target" and operation in ("signal", "process-info*"):
         if rest[0] not in _TARGETS:
             raise Invalid(f"unbound variable: {rest[0]}")
         return lambda x: x == rest[0]

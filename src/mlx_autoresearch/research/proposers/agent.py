@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlx_autoresearch.ledger.files import BRIEF, SCRATCH, TRANSCRIPT
 from mlx_autoresearch.ledger.ledger import Record
 from mlx_autoresearch.machine import system
+from mlx_autoresearch.machine.paths import cache_dir
 from mlx_autoresearch.plain_text import one_line
 from mlx_autoresearch.sandbox.command import Outcome, run_command
+from mlx_autoresearch.sandbox.confinement import Confinement, confinement
 from mlx_autoresearch.sandbox.environment import clean_environment, temporary_folder
+from mlx_autoresearch.sandbox.readable import devices, private_places, program_files, system_files
 
 from .base import Context, Proposal, ProposalFailed
 from .brief import read_answer, write_brief
@@ -28,6 +31,15 @@ _NETWORK = (
     "SSL_CERT_DIR",
     "NODE_EXTRA_CA_CERTS",
 )
+# Git ends with an error at a file of the user's settings that it may not read, so it looks for none.
+_GIT = {
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_COUNT": "2",
+    "GIT_CONFIG_KEY_0": "core.excludesFile",
+    "GIT_CONFIG_VALUE_0": "",
+    "GIT_CONFIG_KEY_1": "core.attributesFile",
+    "GIT_CONFIG_VALUE_1": "",
+}
 
 
 @dataclass(frozen=True)
@@ -40,6 +52,7 @@ class _Preset:
     command: list[str]
     environment: list[str]
     writable: list[str]
+    readable: list[str] = field(default_factory=list)
     own_sandbox: bool = False
 
 
@@ -49,12 +62,14 @@ PRESETS = {
         ["claude", "-p", "--permission-mode", "acceptEdits"],
         ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL", "CLAUDE_CODE_OAUTH_TOKEN"],
         ["~/.claude", "~/.claude.json"],
+        ["~/.local/share/claude", "/etc/claude-code", "/Library/Application Support/ClaudeCode"],
     ),
     # https://developers.openai.com/codex/noninteractive: "-" reads the prompt from standard input
     "codex": _Preset(
         ["codex", "exec", "--sandbox", "workspace-write", "--color", "never", "-"],
         ["OPENAI_API_KEY", "OPENAI_BASE_URL", "CODEX_API_KEY"],
         ["~/.codex"],
+        ["/etc/codex"],
         own_sandbox=True,
     ),
     # https://geminicli.com/docs/cli/headless: the prompt is appended to standard input; auto_edit allows edits only
@@ -62,6 +77,7 @@ PRESETS = {
         ["gemini", "--approval-mode", "auto_edit", "--skip-trust", "--prompt", "Carry out the experiment above."],
         ["GEMINI_API_KEY", "GOOGLE_API_KEY", "GOOGLE_CLOUD_PROJECT", "GOOGLE_CLOUD_LOCATION"],
         ["~/.gemini"],
+        ["/etc/gemini-cli", "/Library/Application Support/GeminiCli"],
     ),
 }
 
@@ -71,12 +87,14 @@ class AgentProposer:
 
     trusted = False
 
-    def __init__(self, settings: AgentSettings, most_seeds: int | None):
-        """most_seeds: of one candidate, which the brief tells; None where one seed decides."""
+    def __init__(self, settings: AgentSettings, most_seeds: int | None, memory_mb: float | None = None):
+        """most_seeds: of one candidate, which the brief tells; None where one seed decides. memory_mb: MiB."""
         preset = PRESETS[settings.preset] if settings.preset else _Preset(list(settings.command or []), [], [])
         self._command = [*preset.command, *settings.extra]
         self._environment = [*_NETWORK, *(n.lower() for n in _NETWORK), *preset.environment, *settings.environment]
         self._writable = [*preset.writable, *settings.writable]
+        self._readable = [*preset.readable, *settings.readable]
+        self._memory_mb = memory_mb
         # macOS refuses a sandbox within a sandbox: confined, such an agent could run nothing.
         self._confines_itself = (preset.own_sandbox or settings.own_sandbox) and system.is_macos()
         self._minutes = settings.minutes
@@ -95,16 +113,16 @@ class AgentProposer:
         if program is None:
             raise ProposalFailed("exception", f"{self._command[0]} is not installed, or not in PATH")
         with temporary_folder(context.folder, SCRATCH) as temporary:
-            writable = [context.worktree, temporary, *_existing(self._writable)]
+            program = os.path.abspath(program)  # it is started in another folder
             outcome = run_command(
-                [os.path.abspath(program), *self._command[1:]],  # it is started in another folder
+                [program, *self._command[1:]],
                 transcript=context.folder / TRANSCRIPT,
                 cwd=context.worktree,
-                env=clean_environment(Path.home(), temporary, **self._passed_on()),
+                env=clean_environment(Path.home(), temporary, **_GIT, **self._passed_on()),
                 seconds=60 * self._minutes,
                 mark=context.mark,
-                writable=None if self._confines_itself else writable,
-                network=True,
+                memory_mb=self._memory_mb,
+                confinement=None if self._confines_itself else self._confinement(program, context, temporary),
                 stdin=brief,
             )
         _check(outcome, self._minutes)
@@ -114,6 +132,18 @@ class AgentProposer:
     def told(self, record: Record) -> None:
         """Nothing to remember: the brief is made from the ledger."""
 
+    def _confinement(self, program: str, context: Context, temporary: Path) -> Confinement:
+        arguments = [
+            word for word in self._command[1:] if os.path.isabs(word) and os.path.isfile(word)
+        ]  # such as a script
+        return confinement(
+            readable=[*system_files(network=True), *program_files(program), *_existing([*self._readable, *arguments])],
+            writable=[context.worktree, temporary, *_existing(self._writable)],
+            closed=[*private_places(), cache_dir(), context.folder],
+            devices=devices(gpu=False),
+            network=True,
+        )
+
     def _passed_on(self) -> dict[str, str]:
         return {name: os.environ[name] for name in self._environment if name in os.environ}
 
@@ -121,6 +151,8 @@ class AgentProposer:
 def _check(outcome: Outcome, minutes: float) -> None:
     if outcome.ended == "timeout":
         raise ProposalFailed("timeout", f"the agent was not done after {minutes:g} minutes; killed")
+    if outcome.ended == "memory":
+        raise ProposalFailed("exception", f"out of memory: the agent took {outcome.peak_mb:,.0f} MiB; killed")
     if outcome.ended == "output":
         raise ProposalFailed("guard", "the agent printed without end; killed")
     if outcome.ended != "exit":

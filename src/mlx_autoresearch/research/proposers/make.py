@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from mlx_autoresearch.trials.limits import default_memory_mb
+
 from ..settings import SearchConfig
 from .base import Proposer
 from .settings import AgentSettings, ScriptSettings
@@ -17,7 +19,8 @@ def make_proposer(config: SearchConfig) -> Proposer:
     if isinstance(settings, AgentSettings):
         from .agent import AgentProposer
 
-        return AgentProposer(settings, None if config.decision.greedy else config.seeds.most)
+        memory_mb = config.limits.memory_mb or default_memory_mb()
+        return AgentProposer(settings, None if config.decision.greedy else config.seeds.most, memory_mb)
     from .search import SearchProposer  # Optuna takes a while to import
 
     return SearchProposer(settings, config.start)

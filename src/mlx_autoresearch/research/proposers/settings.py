@@ -116,6 +116,7 @@ class AgentSettings(Section):
     minutes: float = Field(default=15.0, gt=0, le=1440, description="time for one proposal")
     environment: list[str] = Field(default=[], description="further variables that the agent needs, such as API keys")
     writable: list[str] = Field(default=[], description="further paths it may write to, such as its own settings")
+    readable: list[str] = Field(default=[], description="further paths it may read, such as programs that it starts")
     own_sandbox: bool = Field(
         default=False, description="it confines its own commands with sandbox-exec; on macOS it then is not confined"
     )

@@ -1,0 +1,432 @@
+"""What a confined command is kept from: a program tries each, and is told that it may not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from mlx_autoresearch.machine import system
+from mlx_autoresearch.sandbox import confinement, landlock, mounts, seccomp
+from mlx_autoresearch.sandbox.command import Outcome, run_command
+from mlx_autoresearch.sandbox.confinement import Confinement
+from mlx_autoresearch.sandbox.confinement import confinement as make
+from mlx_autoresearch.sandbox.environment import clean_environment
+from tests.support.confinement import HERE, confined, confined_to
+
+linux = pytest.mark.skipif(not HERE.startswith("Landlock"), reason=HERE)
+filtered = pytest.mark.skipif("seccomp" not in HERE.split("(")[0], reason=HERE)
+# Every attempt is one call; it must raise PermissionError, or where `pretended` say that it is done.
+CALLS = "import ctypes, os, socket, sys\nlibc = ctypes.CDLL(None, use_errno=True)\n"
+CALLS += "def call(*words):\n"
+CALLS += "    if libc.syscall(*words) < 0: raise OSError(ctypes.get_errno(), 'refused')\n"
+
+
+@pytest.fixture(params=["namespaces", "no namespaces"])
+def views(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways in which mode and times are kept: the second is that of containers and of Ubuntu from 24.04 on."""
+    if request.param == "no namespaces":
+        monkeypatch.setattr(mounts, "obstacle", lambda: "it is not allowed")
+    elif mounts.obstacle() is not None:
+        pytest.skip(mounts.obstacle())
+    return request.param
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[SimpleNamespace]:
+    """A folder for a command, and somebody's folder with a file in it beside."""
+    inside, outside = tmp_path / "in", tmp_path / "out"
+    inside.mkdir()
+    outside.mkdir()
+    (outside / "secret").write_text("s3cret")
+    os.utime(outside / "secret", (1, 1))
+    yield SimpleNamespace(inside=inside, outside=outside, secret=outside / "secret")
+
+
+def run(program: str, allowed: Confinement, folder: Path, **more: str) -> Outcome:
+    return run_command(
+        [sys.executable, "-c", CALLS + program],
+        cwd=folder,
+        env=clean_environment(folder, folder, **more),
+        seconds=60.0,
+        mark=str(folder),
+        confinement=allowed,
+    )
+
+
+def attempts(*tries: str) -> str:
+    """A program that prints each attempt, and what came of it."""
+    return f"""
+for attempt in {list(tries)!r}:
+    try: exec(attempt); said = "done"
+    except OSError as error: said = os.strerror(error.errno)
+    print(attempt, "->", said)
+"""
+
+
+def answers(outcome: Outcome) -> dict[str, str]:
+    assert outcome.returncode == 0, outcome.output
+    return dict(line.rsplit(" -> ", 1) for line in outcome.output.splitlines())
+
+
+def assert_all(outcome: Outcome, *expected: str) -> None:
+    found = answers(outcome)
+    assert found and {k: v for k, v in found.items() if v not in expected} == {}
+
+
+REFUSED = ("Operation not permitted", "Permission denied")
+
+
+@confined
+def test_only_what_is_allowed_can_be_read(place: SimpleNamespace, tmp_path: Path) -> None:
+    """Neither by its name, nor through links, nor by executing or listing."""
+    inside = tmp_path / "given"
+    inside.mkdir()
+    (inside / "file").write_text("given")
+    (place.inside / "link").symlink_to(place.secret)
+    (place.outside / "program").write_text("#!/bin/sh\n")
+    (place.outside / "program").chmod(0o755)
+    ours = os.path.expanduser("~")
+    tries = [
+        *(f"open({str(path)!r}).read()" for path in (place.secret, place.inside / "link")),
+        *(f"os.listdir({str(path)!r})" for path in (place.outside, tmp_path, ours)),
+        f"os.open({str(place.outside)!r}, os.O_RDONLY)",
+        f"os.execv({str(place.outside / 'program')!r}, ['x'])",
+        f"os.link({str(place.secret)!r}, 'hard'); open('hard').read()",
+    ]
+    outcome = run(attempts(*tries), confined_to(place.inside, readable=[inside]), place.inside)
+    assert_all(outcome, *REFUSED, "Invalid cross-device link")
+    given = run(f"print(open({str(inside / 'file')!r}).read())", confined_to(place.inside, readable=[inside]), inside)
+    assert given.output == "given\n"
+
+
+@confined
+def test_what_is_closed_stays_closed_inside_a_folder_that_is_allowed(place: SimpleNamespace, tmp_path: Path) -> None:
+    """As a cache below sys.prefix, or a home in /opt; a file in it that is allowed by name is open."""
+    (tmp_path / "beside").write_text("open")
+    (place.outside / "named").write_text("open")
+    (place.outside / "link").symlink_to(tmp_path / "beside")
+    allowed = make(
+        readable=[*confined_to(place.inside).readable, tmp_path, place.outside / "named"],
+        writable=[place.inside],
+        closed=[place.outside],
+        network=False,
+    )
+    tries = [f"open({str(path)!r}).read()" for path in (tmp_path / "beside", place.outside / "named", place.secret)]
+    assert list(answers(run(attempts(*tries), allowed, place.inside)).values())[:2] == ["done", "done"]
+    assert list(answers(run(attempts(*tries), allowed, place.inside)).values())[2] in REFUSED
+
+
+def test_a_folder_that_is_closed_is_opened_by_no_folder_around_it(tmp_path: Path) -> None:
+    for name in ("a/b/closed", "a/open", "other"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "a/link").symlink_to("b")
+    allowed = make(readable=[tmp_path], writable=[], closed=[tmp_path / "a/b/closed"], network=False)
+    assert allowed.readable == [str(tmp_path / "a/open"), str(tmp_path / "other")]
+    assert allowed.listed == [str(tmp_path), str(tmp_path / "a"), str(tmp_path / "a/b"), str(tmp_path / "a/b/closed")]
+    assert make(readable=[tmp_path / "a/b/closed"], writable=[], closed=[tmp_path], network=False).readable
+
+
+@linux
+def test_nothing_of_other_processes_can_be_read(place: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither of who runs this, nor of the supervisor; as root, too, who may look at any process's memory."""
+    who = [str(os.getpid()), "' + str(os.getppid()) + '", "1"]
+    files = ("environ", "maps", "mem", "cmdline", "fd", "status")
+    tries = [f"os.open('/proc/{pid}/{name}', os.O_RDONLY)" for pid in who for name in files]
+    outcome = run(attempts(*tries, "os.listdir('/proc')"), confined_to(place.inside), place.inside)
+    assert_all(outcome, *REFUSED)
+    own = "print(len(open('/proc/self/environ').read()) > 0, 'cpu' in open('/proc/stat').read())"
+    assert run(own, confined_to(place.inside), place.inside).output == "True True\n"
+
+
+@linux
+def test_no_capability_is_left(place: SimpleNamespace) -> None:
+    program = (
+        "print([line for line in open('/proc/self/status') if line.startswith(('CapEff', 'CapPrm', 'NoNewPrivs'))])"
+    )
+    said = run(program, confined_to(place.inside), place.inside).output
+    assert said.count("0000000000000000") == 2 and "NoNewPrivs:\\t1" in said
+
+
+@linux
+def test_no_device_but_four_can_be_opened(place: SimpleNamespace) -> None:
+    master, terminal = os.openpty()
+    mine = os.ttyname(terminal)
+    names = [mine, "/dev/ptmx", "/dev/tty", "/dev/kmsg", "/dev/shm", "/dev/fuse", "/dev/vda", "/dev/sda", "/dev/mem"]
+    tries = [f"os.open({name!r}, os.O_{how})" for name in names if os.path.exists(name) for how in ("RDONLY", "WRONLY")]
+    outcome = run(attempts(*tries), confined_to(place.inside), place.inside)
+    os.close(master), os.close(terminal)
+    assert_all(outcome, *REFUSED, "Is a directory")
+    assert any(mine in attempt for attempt in answers(outcome))
+    fine = (
+        "open('/dev/null', 'w').write('x'); print(*(len(open(f'/dev/{n}', 'rb').read(3)) for n in ('urandom', 'zero')))"
+    )
+    assert run(fine, confined_to(place.inside), place.inside).output == "3 3\n"
+
+
+@filtered
+def test_mode_owner_times_and_attributes_of_other_files_stay(place: SimpleNamespace, views: str) -> None:
+    before = place.secret.stat()
+    path, ours = str(place.secret), f"{os.getuid()}, {os.getgid()}"
+    given = os.path.join(str(place.outside), "given")
+    Path(given).write_text("readable")
+    tries = [
+        f"os.chmod({path!r}, 0)",
+        f"os.chmod({path!r}, 0, follow_symlinks=True)",
+        f"os.chown({path!r}, {ours})",
+        f"os.lchown({path!r}, {ours})",
+        f"os.utime({path!r}, (5, 5))",
+        f"os.utime({path!r}, (5, 5), follow_symlinks=False)",
+        f"os.setxattr({path!r}, 'user.mine', b'x')",
+        f"os.removexattr({path!r}, 'user.mine')",
+        f"file = os.open({given!r}, os.O_RDONLY); os.fchmod(file, 0)",
+        f"file = os.open({given!r}, os.O_RDONLY); os.utime(file, (5, 5))",
+        f"file = os.open({given!r}, os.O_RDONLY); os.setxattr(file, 'user.mine', b'x')",
+        # FS_IOC_SETFLAGS: no atime
+        f"import fcntl; fcntl.ioctl(os.open({given!r}, os.O_RDONLY), 0x40086602, b'\\x80\\0\\0\\0\\0\\0\\0\\0')",
+        "os.chmod(0, 0o600)",  # what standard input is
+    ]
+    answered = run(attempts(*tries), confined_to(place.inside, readable=[Path(given)]), place.inside)
+    said = (*REFUSED, "Read-only file system") if views == "namespaces" else ("done",)
+    assert_all(answered, *said)
+    after = place.secret.stat()
+    assert (after.st_mode, after.st_mtime, after.st_ctime) == (before.st_mode, before.st_mtime, before.st_ctime)
+    assert os.stat(given).st_mode & 0o777 and os.stat(given).st_mtime > 5
+    assert not os.listxattr(given) and not os.listxattr(path)
+
+
+@filtered
+def test_ones_own_files_change_mode_and_times_where_namespaces_are_allowed(place: SimpleNamespace, views: str) -> None:
+    program = "open('x', 'w'); os.chmod('x', 0o751); os.utime('x', (7, 7)); s = os.stat('x'); "
+    program += "print(oct(s.st_mode)[-3:], int(s.st_mtime))"
+    outcome = run(program, confined_to(place.inside), place.inside)
+    assert outcome.returncode == 0
+    assert (outcome.output == "751 7\n") == (views == "namespaces")
+
+
+@linux
+def test_nothing_else_can_be_written(place: SimpleNamespace, views: str) -> None:
+    folder, file = str(place.outside), str(place.secret)
+    tries = [
+        f"open({file!r}, 'a')",
+        f"os.truncate({file!r}, 0)",
+        f"os.remove({file!r})",
+        f"os.rename({file!r}, 'mine')",
+        f"os.mkdir({folder + '/d'!r})",
+        f"os.symlink('x', {folder + '/l'!r})",
+        f"os.mkfifo({folder + '/f'!r})",
+        f"os.rename({str(place.inside)!r}, {str(place.inside) + '-'!r})",
+    ]
+    outcome = run(attempts(*tries), confined_to(place.inside, readable=[place.outside]), place.inside)
+    assert_all(outcome, *REFUSED, "Read-only file system", "Invalid cross-device link", "Device or resource busy")
+    assert os.listdir(place.outside) == ["secret"] and place.secret.read_text() == "s3cret"
+
+
+@filtered
+def test_system_calls_that_reach_past_files_are_refused(place: SimpleNamespace) -> None:
+    """Each is made with arguments that would do: so an error of any other kind is a hole."""
+    column = list(seccomp._PROCESSORS).index(system.processor())
+    arguments = {"shmget": "0, 4096, 0o1600", "semget": "0, 1, 0o1600", "msgget": "0, 0o1600", "unshare": "0x10000000"}
+    names = [name for name, numbers in seccomp._REFUSED.items() if numbers[column] is not None]
+    tries = [f"call({seccomp._REFUSED[n][column]}, {arguments.get(n, '0, 0, 0, 0, 0, 0')})" for n in names]
+    tries += [
+        f"call({seccomp._CLONE[column]}, {flag:#x} | 17, 0, 0, 0, 0)"
+        for flag in (0x10000000, 0x20000, 0x8000000, 0x20000000, 0x40000000, 0x2000000, 0x4000000)
+    ]
+    outcome = run(attempts(*tries), confined_to(place.inside, network=True), place.inside)
+    assert_all(outcome, "Operation not permitted")
+
+
+@filtered
+def test_limits_and_priorities_of_other_processes_stay(place: SimpleNamespace) -> None:
+    other = os.getpid()
+    tries = [
+        f"import resource; resource.prlimit({other}, resource.RLIMIT_CPU, (1, 1))",
+        f"os.setpriority(os.PRIO_PROCESS, {other}, 19)",
+        "os.setpriority(os.PRIO_USER, 0, 19)",
+        f"os.sched_setaffinity({other}, {{0}})",
+        f"os.sched_setscheduler({other}, os.SCHED_IDLE, os.sched_param(0))",
+    ]
+    assert_all(run(attempts(*tries), confined_to(place.inside), place.inside), *REFUSED)
+    fine = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (99, 99)); os.nice(1); print('fine')"
+    assert run(fine, confined_to(place.inside), place.inside).output == "fine\n"
+
+
+@pytest.mark.skipif("signals" not in HERE, reason=HERE)
+def test_no_other_process_gets_a_signal(place: SimpleNamespace) -> None:
+    with subprocess.Popen(["sleep", "60"]) as other:
+        tries = [f"os.kill({other.pid}, 15)", f"os.kill({os.getpid()}, 0)", "os.kill(os.getppid(), 0)"]
+        outcome = run(attempts(*tries), confined_to(place.inside), place.inside)
+        assert other.poll() is None
+        other.send_signal(signal.SIGKILL)
+    assert_all(outcome, *REFUSED)
+
+
+@filtered
+@pytest.mark.parametrize("network", [False, True])
+def test_sockets(place: SimpleNamespace, network: bool) -> None:
+    """A training has none. An agent has the internet's; none leads to a service of this machine's desktop."""
+    kinds = ["AF_UNIX, socket.SOCK_STREAM", "AF_UNIX, socket.SOCK_DGRAM", "AF_VSOCK, 1", "AF_ALG, 5", "AF_PACKET, 3"]
+    internet = ["AF_INET, 1", "AF_INET, 2", "AF_INET6, 1", "AF_INET6, 2"]
+    tries = [f"socket.socket(socket.{kind})" for kind in kinds + ([] if network else internet)]
+    tries += ["socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)", f"call({socketpair_number()}, 1, 3, 0, 0)"]
+    assert_all(run(attempts(*tries), confined_to(place.inside, network=network), place.inside), *REFUSED)
+    fine = "a, b = socket.socketpair(); a.send(b'x'); print(b.recv(1))"
+    assert run(fine, confined_to(place.inside, network=network), place.inside).output == "b'x'\n"
+    if network:
+        outcome = run(
+            attempts(*(f"socket.socket(socket.{kind})" for kind in internet[:2])),
+            confined_to(place.inside, network=True),
+            place.inside,
+        )
+        assert_all(outcome, "done")
+
+
+def socketpair_number() -> int:
+    return seccomp._SOCKETPAIR[list(seccomp._PROCESSORS).index(system.processor())]
+
+
+@filtered
+def test_a_service_on_an_abstract_socket_is_out_of_reach(place: SimpleNamespace) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("\0mlx-autoresearch-test")
+        server.listen()
+        program = "s = socket.socket(socket.AF_UNIX); s.connect('\\0mlx-autoresearch-test')"
+        assert_all(run(attempts(program), confined_to(place.inside, network=True), place.inside), *REFUSED)
+
+
+@filtered
+@pytest.mark.parametrize("processor", seccomp._PROCESSORS)
+@pytest.mark.parametrize("network", [False, True])
+@pytest.mark.parametrize("attributes", [False, True])
+def test_a_filter_knows_its_processor_and_no_other(processor: str, network: bool, attributes: bool) -> None:
+    """Run by an interpreter of BPF: the kernel here knows one processor alone."""
+    code = list(seccomp.program(processor, network=network, attributes=attributes))
+    architecture, column = seccomp._PROCESSORS[processor]
+    refused, allowed = seccomp._REFUSE, seccomp._ALLOW
+    assert verdict(code, 0, 0x40000003) == refused, "calls of 32-bit programs have other numbers"
+    for numbers in seccomp._REFUSED.values():
+        if numbers[column] is not None:
+            assert verdict(code, numbers[column], architecture) == refused
+    for numbers in seccomp._ATTRIBUTES.values():
+        if numbers[column] is not None:
+            assert verdict(code, numbers[column], architecture) == (allowed if attributes else seccomp._PRETEND)
+    assert verdict(code, (1, 64)[column], architecture) == allowed, "write"
+    if processor == "x86_64":
+        assert verdict(code, 0x40000000 + 1, architecture) == refused
+    sockets = {family: verdict(code, seccomp._SOCKET[column], architecture, family, 1) for family in (1, 2, 10, 16, 17)}
+    assert sockets == {1: refused, 17: refused} | dict.fromkeys((2, 10, 16), allowed if network else refused)
+    for kind, answer in ((1, allowed), (5, allowed), (2, refused), (3, refused), (0x80801, allowed)):
+        assert verdict(code, seccomp._SOCKETPAIR[column], architecture, 1, kind) == answer
+    assert verdict(code, seccomp._IOCTL[column], architecture, 0, 0x5412) == refused
+    assert verdict(code, seccomp._IOCTL[column], architecture, 0, 0x5401) == allowed
+    assert verdict(code, seccomp._CLONE[column], architecture, 0x11) == allowed
+    assert verdict(code, seccomp._CLONE[column], architecture, 0x3D0F00) == allowed, "a thread"
+    assert len(code) < 4096 and len({len(step) for step in code}) == 1
+
+
+def verdict(code: list[bytes], number: int, architecture: int, *arguments: int) -> int:
+    """What a filter answers to a system call; its instructions are those of classic BPF that it uses."""
+    import struct
+
+    data = struct.pack("=iIQ6Q", number, architecture, 0, *arguments, *[0] * (6 - len(arguments)))
+    value, at = 0, 0
+    while True:
+        what, yes, no, k = struct.unpack("=HBBI", code[at])
+        at += 1
+        if what == 0x06:
+            return k
+        if what == 0x20:
+            (value,) = struct.unpack_from("=I", data, k)
+        elif what == 0x54:
+            value &= k
+        else:
+            holds = {0x15: value == k, 0x35: value >= k, 0x45: bool(value & k)}[what]
+            at += yes if holds else no
+
+
+@linux
+@pytest.mark.parametrize("version", range(1, 8))
+def test_every_version_of_landlock_keeps_from_reading_and_writing(place: SimpleNamespace, version: int) -> None:
+    if version > landlock.version():
+        pytest.skip(f"this kernel's is {landlock.version()}")
+    (place.inside / "sitecustomize.py").write_text(
+        f"from mlx_autoresearch.sandbox import landlock; landlock.version = lambda: {version}"
+    )
+    path = os.pathsep.join([str(place.inside), *filter(None, [os.environ.get("PYTHONPATH")])])
+    tries = [
+        f"open({str(place.secret)!r})",
+        f"open({str(place.secret)!r}, 'a')",
+        f"os.mkdir({str(place.outside)!r} + '/d')",
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", path)
+        outcome = run(attempts(*tries), confined_to(place.inside), place.inside)
+        inside = run(
+            "os.mkdir('d'); open('d/x', 'w').write('x'); os.rename('d/x', 'd/y'); print('in')",
+            confined_to(place.inside),
+            place.inside,
+        )
+    assert_all(outcome, *REFUSED, "Read-only file system")
+    assert inside.output == "in\n"
+
+
+@pytest.mark.parametrize(
+    ("version", "no_filter", "no_views", "said"),
+    [
+        (7, None, None, "Landlock 7, seccomp, namespaces (reading and writing elsewhere, truncating, modes and times, "
+                        "network, signals, shared memory, tracing)"),
+        (7, None, "no", "Landlock 7, seccomp (reading and writing elsewhere, truncating, modes and times, network, "
+                        "signals, shared memory, tracing)"),
+        (1, None, "no", "Landlock 1, seccomp (reading and writing elsewhere, modes and times, network, shared memory, "
+                        "tracing)"),
+        (4, "x", "no", "Landlock 4 (reading and writing elsewhere, truncating, TCP; no seccomp: x)"),
+        (0, None, None, "none: this kernel has no Landlock"),
+    ],
+)  # fmt: skip
+def test_what_holds_is_said(
+    monkeypatch: pytest.MonkeyPatch, version: int, no_filter: str | None, no_views: str | None, said: str
+) -> None:
+    monkeypatch.setattr(system, "name", lambda: "linux")
+    monkeypatch.setattr(landlock, "version", lambda: version)
+    monkeypatch.setattr(seccomp, "obstacle", lambda: no_filter)
+    monkeypatch.setattr(mounts, "obstacle", lambda: no_views)
+    assert confinement.here() == said
+
+
+@linux
+@pytest.mark.parametrize(
+    "program",
+    [
+        "printf 'int main(){return 0;}' > a.cpp; g++ -shared -fPIC a.cpp -o a.so && g++ a.cpp -o a && echo fine",
+        "git init -q . && echo x > f && git add f && git -c user.name=a -c user.email=b@c commit -qm x && echo fine",
+        "cp -p /bin/sh copy && echo fine",
+        "node -e 'const fs = require(`fs`); fs.writeFileSync(`x`, `1`); fs.chmodSync(`x`, 0o755); "
+        "fs.copyFileSync(`x`, `y`); require(`child_process`).execSync(`true`); console.log(`fine`)'",
+        f"{sys.executable} -c 'import tempfile, shutil; d = tempfile.mkdtemp(); open(d + \"/a\", \"w\"); "
+        "shutil.copy2(d + \"/a\", d + \"/b\"); shutil.rmtree(d); print(\"fine\")'",
+    ],
+    ids=["g++", "git", "cp", "node", "python"],
+)  # fmt: skip
+def test_compilers_git_and_interpreters_run_confined(place: SimpleNamespace, views: str, program: str) -> None:
+    import shutil
+
+    needed = program.split()[0] if not program.startswith("printf") else "g++"
+    if shutil.which(needed) is None:
+        pytest.skip(f"no {needed}")
+    outcome = run_command(
+        ["sh", "-c", program],
+        cwd=place.inside,
+        env=clean_environment(place.inside, place.inside, GIT_CONFIG_GLOBAL=os.devnull),
+        seconds=60.0,
+        mark=str(place.inside),
+        confinement=confined_to(place.inside),
+    )
+    assert outcome.output.endswith("fine\n"), outcome.output
