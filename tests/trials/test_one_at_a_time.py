@@ -78,6 +78,19 @@ def test_ctrl_c_while_waiting_ends_with_one_line(file: Path, trained: Path, tmp_
     assert (process.returncode, output, errors) == (130, "", "stopped\n")
 
 
+def test_an_evaluation_waits_and_says_so(trained: Path) -> None:
+    with start("-c", HOLD) as holder:
+        assert first_line(holder) == "held\n"
+        with start("-m", "mlx_autoresearch", "evaluate", str(trained)) as process:
+            assert process.stderr is not None
+            line = process.stderr.readline()
+            assert line.startswith(f"waiting for another run on this machine to finish: process {holder.pid}, ")
+            holder.kill()
+            output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert output.startswith("val_bpb: ")
+
+
 def test_a_trial_waits_and_says_so(tiny: Config, tmp_path: Path) -> None:
     events: list[Event] = []
     said = threading.Event()

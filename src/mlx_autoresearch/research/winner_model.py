@@ -20,6 +20,7 @@ from mlx_autoresearch.ledger.ledger import Record
 from mlx_autoresearch.machine import compiled
 from mlx_autoresearch.machine.awake import awake
 from mlx_autoresearch.machine.files import write_atomically
+from mlx_autoresearch.machine.lock import device_lock
 from mlx_autoresearch.metric.bits import LanguageModel
 from mlx_autoresearch.metric.score import score_holdout as measure_holdout
 from mlx_autoresearch.plain_text import one_line
@@ -111,8 +112,9 @@ def export(winner: Winner, folder: str | Path) -> list[Path]:
 def score_holdout(winner: Winner) -> dict[str, float]:
     """Bits per byte of the starting point and of the winner on text that no decision has seen, into holdout.json.
 
-    If the gain on the validation text is partly luck, the gain here is smaller: compare the two. Raises UserError when
-    no checkpoint is left, or no text.
+    If the gain on the validation text is partly luck, the gain here is smaller: compare the two. Waits, and says so on
+    standard error, while another process of this machine trains. Raises UserError when no checkpoint is left, or no
+    text.
     """
     records = {"start": winner.baseline, "best": winner.record}
     winner.record.methods.require_current(f"the search {winner.tag}")
@@ -175,5 +177,5 @@ def code_of(winner: Winner, record: Record) -> Iterator[Path | None]:
 def _holdout_bpb(winner: Winner, run: Run, record: Record) -> float:
     config = run.config()
     data = open_data(config)
-    with model_of(winner, run, record) as model:
+    with device_lock(lambda line: print(line, file=sys.stderr, flush=True)), model_of(winner, run, record) as model:
         return measure_holdout(model, config, data).val_bpb

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -89,13 +90,16 @@ def resume(path: str | Path, config: Config | None = None, *, reporter: Reporter
 
 
 def evaluate_run(path: str | Path, *, reference: bool = False) -> Bpb:
-    """Repeat the final evaluation of a run from its checkpoint, to the same digits; also as the reference, if asked."""
+    """Repeat the final evaluation of a run from its checkpoint, to the same digits; also as the reference, if asked.
+
+    Waits, and says so on standard error, while another process of this machine trains: it would take that one's time.
+    """
     run = Run.open(path)
     config = run.config()
     replace(run.methods(), packing=CURRENT.packing).require_current(f"the run {run.path}")
     data = open_data(config)
     check_same_data(run, data, "val")
-    with compiled.kept():
+    with device_lock(lambda line: print(line, file=sys.stderr, flush=True)), compiled.kept():
         model = trained_model(run)
         bpb = score_model(model, config, data)
         return replace(bpb, reference_bpb=score_model_as_reference(model, config, data)) if reference else bpb

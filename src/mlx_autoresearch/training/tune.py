@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import sys
+
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.kernels import choice
 from mlx_autoresearch.kernels.tuning import Measurement
 from mlx_autoresearch.machine import compiled, device
+from mlx_autoresearch.machine.lock import device_lock
 from mlx_autoresearch.recipe.settings import recipe_settings
 
 
 def tune(config: Config, *, again: bool) -> dict[str, choice.Choice]:
     """The choice for every operation of a training step: measured where it is not known, or `again` for all of them.
 
-    Raises UserError where there is no GPU, for settings that the recipe refuses and for what does not fit this machine.
+    Waits, and says so on standard error, while another process of this machine trains. Raises UserError where there is
+    no GPU, for settings that the recipe refuses and for what does not fit this machine.
     """
     recipe_settings(config.recipe)
     if device.kernel_backend() is None:
@@ -24,7 +28,7 @@ def tune(config: Config, *, again: bool) -> dict[str, choice.Choice]:
     from .setup import choose_kernels, compute_dtype, make_model
 
     config = config.model_copy(update={"kernels": "mlx"})
-    with compiled.kept():
+    with device_lock(lambda line: print(line, file=sys.stderr, flush=True)), compiled.kept():
         model = make_model(config)
         check_fit(config, model.parameter_counts(), compute_dtype(config).size)
         optimizer = make_optimizer(model, config.for_recipe())
