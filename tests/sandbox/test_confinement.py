@@ -246,15 +246,18 @@ def test_system_calls_that_reach_past_files_are_refused(place: SimpleNamespace) 
 
 @filtered
 def test_limits_and_priorities_of_other_processes_stay(place: SimpleNamespace) -> None:
-    other = os.getpid()
-    tries = [
-        f"import resource; resource.prlimit({other}, resource.RLIMIT_CPU, (1, 1))",
-        f"os.setpriority(os.PRIO_PROCESS, {other}, 19)",
-        "os.setpriority(os.PRIO_USER, 0, 19)",
-        f"os.sched_setaffinity({other}, {{0}})",
-        f"os.sched_setscheduler({other}, os.SCHED_IDLE, os.sched_param(0))",
-    ]
-    assert_all(run(attempts(*tries), confined_to(place.inside), place.inside), *REFUSED)
+    with subprocess.Popen(["sleep", "60"]) as process:
+        other = process.pid
+        tries = [
+            f"import resource; resource.prlimit({other}, resource.RLIMIT_CPU, (1, 1))",
+            f"os.setpriority(os.PRIO_PROCESS, {other}, 19)",
+            f"os.setpriority(os.PRIO_PGRP, {other}, 19)",
+            f"os.sched_setaffinity({other}, {{0}})",
+            f"os.sched_setscheduler({other}, os.SCHED_BATCH, os.sched_param(0))",
+        ]
+        outcome = run(attempts(*tries), confined_to(place.inside), place.inside)
+        process.kill()
+    assert_all(outcome, *REFUSED)
     fine = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (99, 99)); os.nice(1); print('fine')"
     assert run(fine, confined_to(place.inside), place.inside).output == "fine\n"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -82,31 +81,32 @@ def _imports_from(_: str | None) -> list[str]:
     return [entry for entry in os.fsdecode(said).rstrip("\n").split("\0") if entry]
 
 
-def program_files(program: str) -> Iterator[str]:
+def program_files(program: str, *, levels: int = 4) -> Iterator[str]:
     """A program's file, the links to it, its interpreter, and the folders that its installation consists of.
 
     They follow from where the program lies: the package of npm's or pip's that it belongs to, or the folder above its
     `bin`. A home folder is none: of a program in ~/bin the file alone is taken. Raises nothing: what cannot be read is
-    left out.
+    left out. levels: of interpreters that are scripts themselves; the kernel follows as many.
     """
     home = os.path.realpath(os.path.expanduser("~"))
-    while True:
+    seen = set()
+    while program not in seen:
+        seen.add(program)
         yield program
         yield from _installation(Path(program), home)
-        if not os.path.islink(program):
-            break
-        program = os.path.join(os.path.dirname(program), os.readlink(program))
+        if os.path.islink(program):
+            program = os.path.join(os.path.dirname(program), os.readlink(program))
     try:
         with open(program, "rb") as file:
             first = file.readline(4096)
     except OSError:
         return
-    if first.startswith(b"#!"):
-        words = shlex.split(first[2:].decode(errors="replace"))
+    if first.startswith(b"#!") and levels:
+        words = os.fsdecode(first[2:]).split()
         if words and os.path.basename(words[0]) == "env":
             words = [found for word in words[1:] if not word.startswith("-") and (found := shutil.which(word))]
         if words and os.path.isfile(words[0]) and words[0] != program:
-            yield from program_files(words[0])
+            yield from program_files(words[0], levels=levels - 1)
 
 
 def _installation(program: Path, home: str) -> Iterator[str]:

@@ -18,6 +18,8 @@ from mlx_autoresearch.research.proposers.brief import read_answer, write_brief
 from mlx_autoresearch.research.proposers.make import make_proposer
 from mlx_autoresearch.research.settings import SearchConfig
 from mlx_autoresearch.sandbox.command import Outcome
+from mlx_autoresearch.trials.limits import Limits
+from tests.support.confinement import confined
 
 
 def settings_with(program: str = "pass", **settings) -> SearchConfig:
@@ -195,6 +197,43 @@ def test_an_agent_is_confined_unless_macos_would_refuse_its_own_sandbox(
     monkeypatch.setattr(agent.shutil, "which", lambda program: f"/bin/{program}")
     make_proposer(SearchConfig.model_validate({"tag": "t", "proposer": {"kind": "agent"} | settings})).propose(context)
     assert (given["confinement"] is not None) == (on_linux if name == "linux" else on_macos)
+
+
+@confined
+def test_an_agent_reads_its_worktree_and_what_it_is_given_and_nothing_else(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    home = tmp_path / "home"
+    for name in ("home/.ssh/id", "home/.agent/settings", "home/tool", "ledger.jsonl", "checkout/.git/config"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("text")
+    (context.worktree / "model.py").write_text("text")
+    monkeypatch.setenv("HOME", str(home))
+    open_to_it = [context.worktree / "model.py", home / ".agent/settings", home / "tool"]
+    closed = [
+        home / ".ssh/id",
+        tmp_path / "ledger.jsonl",
+        tmp_path / "checkout/.git/config",
+        context.folder / "brief.md",
+    ]
+    program = f"""
+def readable(path):
+    try: return bool(open(path).read())
+    except PermissionError: return False
+paths = {[str(path) for path in (*open_to_it, *closed)]!r}
+print('HYPOTHESIS:', ' '.join('open' if readable(path) else 'closed' for path in paths))
+"""
+    settings = settings_with(program, readable=["~/tool", "~/no such"], writable=["~/.agent"])
+    proposal = make_proposer(settings).propose(context)
+    assert proposal is not None
+    assert proposal.hypothesis == " ".join(["open"] * len(open_to_it) + ["closed"] * len(closed))
+
+
+def test_an_agent_that_takes_too_much_memory_is_stopped(context: Context):
+    program = "x = bytearray(400 << 20); import time; time.sleep(60)"
+    settings = settings_with(program).model_copy(update={"limits": Limits(memory_mb=200)})
+    with pytest.raises(ProposalFailed, match="out of memory: the agent took"):
+        make_proposer(settings).propose(context)
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -139,7 +139,7 @@ class AgentProposer:
         return confinement(
             readable=[*system_files(network=True), *program_files(program), *_existing([*self._readable, *arguments])],
             writable=[context.worktree, temporary, *_existing(self._writable)],
-            closed=[*private_places(), cache_dir(), context.folder],
+            closed=[*private_places(), cache_dir(), context.worktree.parent],
             devices=devices(gpu=False),
             network=True,
         )
