@@ -93,3 +93,10 @@ def test_values_that_optuna_does_not_know_come_back_as_they_were() -> None:
     assert [decode(axis, encode(axis, value)) for value in axis.values] == list(axis.values)
     assert Range(1, 7, 3).points == [1, 4, 7]
     assert short_names(["a.x", "b.x", "b.y"]) == {"a.x": "a.x", "b.x": "b.x", "b.y": "y"}
+
+
+def test_no_random_point_is_drawn_twice(file: Sweeper) -> None:
+    space = {"model.mlp": ["relu2", "swiglu"], "model.n_layer": [1, 2]}
+    points = load_sweep(file(method="random", trials=10, space=space)).points()
+    assert sorted(map(str, points)) == sorted(set(map(str, points)))
+    assert len(points) == 4  # all there are

@@ -134,7 +134,10 @@ class Sweep(Section):
         return {key: parse_axis(key, value) for key, value in self.space.items()}
 
     def points(self) -> list[dict[str, Any]]:
-        """The points in the order they are tried; an empty one is chosen by the sampler when its turn comes."""
+        """The points in the order they are tried; an empty one is chosen by the sampler when its turn comes.
+
+        No point is drawn twice: one that cannot be trained would be rejected again, and another bring nothing new.
+        """
         axes = self.axes
         if self.method == "grid":
             values = itertools.product(*(axis.points for axis in axes.values()))
@@ -144,10 +147,14 @@ class Sweep(Section):
         points: list[dict[str, Any]] = []
         for index in range(drawn):
             rng = random.Random(f"sweep {index}")
-            points.append({key: axis.draw(rng) for key, axis in axes.items()})
-        return points + [{}] * ((self.trials or 0) - drawn)
+            draws = ({key: axis.draw(rng) for key, axis in axes.items()} for _ in range(_DRAWS))
+            if (new := next((point for point in draws if point not in points), None)) is None:
+                break  # as good as every point of the axes has been drawn
+            points.append(new)
+        return points + ([{}] * ((self.trials or 0) - drawn) if self.method == "tpe" else [])
 
 
+_DRAWS = 1000  # for one new point
 TPE_STARTUP = 10  # random points before TPE has something to learn from, Optuna's own number
 
 
