@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
@@ -17,7 +17,7 @@ from mlx_autoresearch.methods import CURRENT, FIRST, Methods
 from .files import TABLE
 from .held import HeldFile
 
-Event = Literal["baseline", "experiment", "remeasure"]
+Event = Literal["baseline", "experiment", "remeasure", "demote"]
 Status = Literal["keep", "discard", "crash", "timeout", "rejected"]
 
 LONGEST_REASON = 500  # characters of `Record.reason`
@@ -46,12 +46,14 @@ class Trial:
 
 @dataclass(frozen=True)
 class Record:
-    """One decided experiment.
+    """One decided experiment, or what became known of a kept one afterwards.
 
     number: 0 for the baseline, 1 ... for experiments; a "remeasure" carries the number of the kept experiment that it
-    measured again. time: ISO 8601, UTC. commit, parent: full hashes. overrides: dotted configuration keys changed
-    against the parent. val_bpb: mean over trials, None without one. seconds: wall time of the whole experiment, in a
-    search without the time that its trials waited for the device. methods: by which it was measured.
+    measured again, a "demote" that of the one which is no longer the best: its parent is from then on. time: ISO 8601,
+    UTC. commit, parent: full hashes. overrides: dotted configuration keys changed against the parent. val_bpb: mean
+    over trials, None without one. seconds: wall time of the whole experiment, in a search without the time that its
+    trials waited for the device. methods: by which it was measured. confirmed: whether its gain was found on the
+    confirmation text, too; None where that was not asked. simpler: kept as equal with less code, not for a gain.
     """
 
     number: int
@@ -72,6 +74,13 @@ class Record:
     reason: str = ""
     seconds: float = 0.0
     methods: Methods = CURRENT
+    confirmed: bool | None = None
+    simpler: bool = False
+
+    @property
+    def decides(self) -> bool:
+        """Whether it is the baseline or an experiment, and not about an earlier one."""
+        return self.event in ("baseline", "experiment")
 
     @property
     def values(self) -> dict[int, float]:
@@ -87,6 +96,28 @@ def measured(trials: Sequence[Trial], seconds: float) -> dict[str, Any]:
         "val_bpb": fmean(trial.val_bpb for trial in trials) if trials else None,
         "seconds": seconds,
     }
+
+
+def best_of(records: Sequence[Record]) -> Record | None:
+    """The kept record that the branch stands on: the last that was kept, or what a demotion fell back to."""
+    kept: dict[str, Record] = {}
+    best = None
+    for record in records:
+        if record.event == "demote":
+            best = kept[record.parent]
+        elif record.decides and record.status == "keep":
+            best = kept[record.commit] = record
+    return best
+
+
+def decided(records: Sequence[Record]) -> list[Record]:
+    """The baseline and the experiments in order, each as it stands now: one that was demoted counts as discarded."""
+    demoted = {r.number: r for r in records if r.event == "demote"}
+    return [
+        replace(r, status="discard", reason=demoted[r.number].reason) if r.number in demoted else r
+        for r in records
+        if r.decides
+    ]
 
 
 class Ledger:
@@ -136,7 +167,7 @@ class Ledger:
         Raises ValueError for a decision that is there already: one number is decided once.
         """
         records = self.records()
-        if record.event != "remeasure" and any(r.number == record.number and r.event != "remeasure" for r in records):
+        if record.decides and any(r.number == record.number and r.decides for r in records):
             raise ValueError(f"[Ledger] experiment {record.number} is in {self.path} already")
         line = json.dumps(asdict(record), allow_nan=False).encode() + b"\n"
         torn = self._file.content and not self._file.content.endswith(b"\n")
@@ -151,18 +182,16 @@ class Ledger:
         return [file.path.name for file in files if file.restore()]
 
     def best(self) -> Record | None:
-        """The kept record that the branch stands on: the last one."""
-        return next((r for r in reversed(self.records()) if r.status == "keep" and r.event != "remeasure"), None)
+        """The kept record that the branch stands on."""
+        return best_of(self.records())
 
     def write_tsv(self) -> None:
-        """Derive `results.tsv` anew: a row an experiment, none for a remeasurement.
+        """Derive `results.tsv` anew: a row an experiment, none for a remeasurement; a demoted one counts as discarded.
 
         Columns as in karpathy/autoresearch: a crash has 0.000000 bits and 0.0 GB.
         """
         rows = []
-        for record in self.records():
-            if record.event == "remeasure":
-                continue
+        for record in decided(self.records()):
             memory = max((trial.peak_memory_mb for trial in record.trials), default=0.0) / 1024
             status = record.status if record.status in ("keep", "discard") else "crash"
             bits = 0.0 if record.val_bpb is None else record.val_bpb

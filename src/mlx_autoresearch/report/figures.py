@@ -66,7 +66,8 @@ def progress_png(history: History, path: Path, title: str) -> None:
         if not history.values:
             axes.text(0.5, 0.5, "nothing measured yet", transform=axes.transAxes, ha="center", color=QUIET)
             return
-        low, high = min(history.values) - 2 * (history.sigma or 0.0), _highest(history)
+        low, high = history.scale
+        low -= 2 * (history.sigma or 0.0)
         _draw(axes, history, last, high)
         axes.set_xlim(-0.02 * max(last, 8), last + 0.03 * max(last, 8))
         axes.set_ylim(low - 0.05 * (high - low), high + 0.04 * (high - low))
@@ -90,10 +91,10 @@ def _draw(axes: Any, history: History, last: int, high: float) -> None:
             axes.fill_between(x, lower, upper, step="post", color=BAND, alpha=0.12, linewidth=0, label=label)
         axes.step(x, y, where="post", color=KEEP, linewidth=1.6, zorder=3, label="best so far")
     beaten = [r for r in history.decided if r.status != "keep"]
-    inside = [(r.number, r.val_bpb) for r in beaten if r.val_bpb is not None and r.val_bpb <= high]
-    without = [(r.number, high) for r in beaten if r.val_bpb is None and r.status in FAILURES]
-    off_scale = [r for r in beaten if r.val_bpb is None or r.val_bpb > high]
-    outside = [(r.number, high) for r in off_scale if r.status not in FAILURES]
+    discarded = [r for r in beaten if r.status not in FAILURES]
+    inside = [(r.number, r.val_bpb) for r in discarded if r.val_bpb is not None and r.val_bpb <= high]
+    without = [(r.number, high) for r in beaten if r.status in FAILURES]
+    outside = [(r.number, high) for r in discarded if r.val_bpb is None or r.val_bpb > high]
     kept = [(r.number, r.val_bpb) for r in history.kept]
     label = f"kept ({history.counts['keep']})"
     for points, style in (
@@ -104,7 +105,7 @@ def _draw(axes: Any, history: History, last: int, high: float) -> None:
                 "marker": "^",
                 "color": DISCARD,
                 "markersize": 5,
-                "label": f"off the scale or stopped ({len(outside)})",
+                "label": f"above {high:.3f} or stopped ({len(outside)})",
             },
         ),
         (without, {"marker": "x", "color": CRASH, "markersize": 6, "label": f"no result ({len(without)})"}),
@@ -178,22 +179,10 @@ def _width(axes: Any, text: str) -> float:
     return width
 
 
-def _highest(history: History) -> float:
-    """The upper end of the axis: a few very bad experiments must not flatten all others."""
-    best = history.best
-    values = sorted(history.values)
-    top = values[min(len(values) - 1, int(0.97 * len(values)))]
-    start = history.steps[0].val_bpb if history.steps else values[-1]
-    if best is not None and best.val_bpb is not None:
-        top = min(max(top, start), start + 0.35 * max(start - best.val_bpb, 0.02 * start))
-    return max(top, start, 1.001 * values[0])  # an axis needs some length
-
-
 def _subtitle(history: History) -> str:
     counts = history.counts
     parts = [f"{sum(counts.values())} experiments"]
     parts += [f"{counts[s]} {name}" for s, name in STATUS_NAMES.items() if counts[s]]
-    if len(history.steps) > 1:
-        first, last = history.steps[0].val_bpb, history.steps[-1].val_bpb
-        parts.append(f"{first:.3f} → {last:.3f} ({100 * (last - first) / first:+.1f}%)")
+    if (gained := history.improvement) is not None and len(history.steps) > 1:
+        parts.append(f"{gained.start:.3f} → {gained.best:.3f} ({gained.change:+.1f}%)")
     return "   ".join(parts)

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from mlx_autoresearch.ledger.files import DIFF, HOLDOUT, LEDGER, experiment_folder
-from mlx_autoresearch.ledger.ledger import Ledger, Record
+from mlx_autoresearch.ledger.ledger import Ledger, Record, best_of, decided
 from mlx_autoresearch.ledger.noise import Noise
 from mlx_autoresearch.ledger.seeds import Seeds
+from mlx_autoresearch.ledger.standing import Improvement, improvement, level
 from mlx_autoresearch.training.files import CONFIG, METRICS
 
 STATUS_NAMES = {
@@ -26,6 +27,8 @@ STATUS_NAMES = {
     "rejected": "rejected",
 }
 FAILURES = ("crash", "timeout", "rejected")
+_SHOWN = 0.9  # of the results, on the scale of a plot
+_BEYOND = 2.0  # but no further above the start than this many times the way from it to the best
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,8 @@ class History:
 
     @cached_property
     def decided(self) -> list[Record]:
-        """The baseline, where there is one, and the experiments."""
-        return [r for r in self.records if r.event != "remeasure"]
+        """The baseline, where there is one, and the experiments; one that was demoted counts as discarded."""
+        return decided(self.records)
 
     @property
     def difference(self) -> str:
@@ -85,17 +88,27 @@ class History:
 
     @property
     def best(self) -> Record | None:
-        return self.kept[-1] if self.kept else None
+        best = best_of(self.records)
+        return next((r for r in self.kept if best is not None and r.number == best.number), None)
+
+    @cached_property
+    def improvement(self) -> Improvement | None:
+        """From the starting point to the best: the one number of status, page and picture."""
+        return improvement(self.records)
 
     @cached_property
     def steps(self) -> list[Step]:
-        """The staircase: the best val_bpb after each record that changed it. A remeasurement corrects it."""
+        """The staircase: the best val_bpb after each record that changed it. A remeasurement corrects it, and a
+        demotion takes it back to the best before."""
         steps, last = [], 0
-        for record in self.records:
-            if record.event != "remeasure":
+        for end, record in enumerate(self.records, 1):
+            known = self.records[:end]
+            if record.decides:
                 last = record.number
-            if record.val_bpb is not None and (record.event == "remeasure" or record.status == "keep"):
-                steps.append(Step(last, record.val_bpb, record))
+            if (record.decides and record.status == "keep") or record.event != "experiment":
+                best = best_of(known)
+                if best is not None and (value := level(known, best)) is not None:
+                    steps.append(Step(last, value, record))
         return steps
 
     @cached_property
@@ -103,7 +116,7 @@ class History:
         """By how many bits per byte each kept experiment lowered the best val_bpb, by its number."""
         gains: dict[int, float] = {}
         for before, after in zip(self.steps, self.steps[1:], strict=False):
-            if after.record.event != "remeasure":
+            if after.record.event == "experiment":
                 gains[after.record.number] = before.val_bpb - after.val_bpb
         return gains
 
@@ -151,6 +164,21 @@ class History:
     def config(self, record: Record) -> str:
         """The resolved configuration of an experiment's first run, YAML; "" once it has been deleted."""
         return next((text for t in record.trials if t.run and (text := _read(self.home / t.run / CONFIG))), "")
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """The lowest and the highest val_bpb that plots show: most of what was measured, and all of the staircase.
+
+        A few very bad experiments must not flatten all others, and no rejected one decides what is shown.
+        """
+        steps = [s.val_bpb for s in self.steps]
+        values = sorted(r.val_bpb for r in self.decided if r.val_bpb is not None and r.status in ("keep", "discard"))
+        values = values or steps or sorted(self.values) or [1.0]
+        low = min(values[0], *steps) if steps else values[0]
+        top = max(steps, default=values[-1])
+        most = values[min(len(values) - 1, int(_SHOWN * len(values)))]
+        high = min(max(most, top), top + _BEYOND * max(top - low, 0.02 * abs(top)))
+        return low, max(high, 1.001 * low)
 
     def curve(self, record: Record, points: int = 120) -> list[tuple[float, float]]:
         """(progress, smoothed training loss in nats a token) of an experiment's first run, thinned to `points`."""

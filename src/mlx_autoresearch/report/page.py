@@ -85,8 +85,10 @@ def _span(history: History) -> str:
 
 
 def _staircase_help(history: History) -> str:
-    lines = "Green: kept, and the best so far. Grey: discarded; a triangle is off the scale or was stopped early. "
-    lines += "Red: no result."
+    _, high = history.scale
+    off = sum(r.val_bpb is not None and r.val_bpb > high for r in history.decided)
+    lines = "Green: kept, and the best so far. Grey: discarded; a triangle is off the scale or was stopped early"
+    lines += f" ({off} above {high:.3f}). Red: no result." if off else ". Red: no result."
     if history.sigma:
         lines += f" The band is the noise of one run: 2 standard deviations of {history.sigma:.4f} either way."
     return f"{lines} Hover over a point for its hypothesis, click for its row."
@@ -94,11 +96,10 @@ def _staircase_help(history: History) -> str:
 
 def _cards(history: History) -> str:
     cards: list[tuple[str, str]] = []
-    if history.steps:
-        first, last = history.steps[0].val_bpb, history.steps[-1].val_bpb
-        cards.append((f"{last:.4f}", "best val_bpb"))
+    if (gained := history.improvement) is not None:
+        cards.append((f"{gained.best:.4f}", "best val_bpb"))
         if len(history.steps) > 1:
-            cards.append((f"{100 * (last - first) / first:+.1f}%", f"from {first:.4f}"))
+            cards.append((f"{gained.change:+.1f}%", f"from {gained.start:.4f}"))
     cards.append((str(sum(history.counts.values())), "experiments"))
     cards += [(str(history.counts[s]), name) for s, name in STATUS_NAMES.items() if history.counts[s]]
     cards.append((duration(3600 * history.cost["hours"]), "in all"))

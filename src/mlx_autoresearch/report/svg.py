@@ -21,9 +21,8 @@ def staircase(history: History) -> str:
         return ""
     last = max(r.number for r in history.decided)
     height = 380
-    start = history.steps[0].val_bpb if history.steps else max(history.values)
-    low = min(history.values) - 2 * (history.sigma or 0.0)
-    high = start + 0.35 * max(start - low, 0.02 * start)
+    low, high = history.scale
+    low -= 2 * (history.sigma or 0.0)
     x = _scale(-0.5, last + 0.5, _LEFT, _WIDTH - _RIGHT)
     y = _scale(high, low - 0.06 * (high - low), _TOP, height - _BOTTOM)
     parts = [_axes(x, y, _ticks(0, last, integers=True), _ticks(low, high), height, "experiment")]
@@ -38,7 +37,7 @@ def staircase(history: History) -> str:
         parts.append(f'<path class="best" d="{_path(x, y, _stairs(corners))}"/>')
     for record in sorted(history.decided, key=lambda r: r.status == "keep"):
         value = record.val_bpb
-        at = (x(record.number), y(high if value is None else min(value, high)))
+        at = (x(record.number), y(high if value is None else max(low, min(value, high))))
         measured = "no result" if value is None else f"{value:.4f}"
         title = f"{record.number}: {one_line(record.hypothesis)} | {measured}, {record.status}"
         title += f" | {one_line(record.reason, 300)}" if record.reason else ""

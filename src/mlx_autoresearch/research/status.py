@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from statistics import fmean
 
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.ledger.files import LEDGER, LOCK, SETTINGS
-from mlx_autoresearch.ledger.ledger import Ledger
+from mlx_autoresearch.ledger.ledger import Ledger, decided
+from mlx_autoresearch.ledger.standing import fresh_values, improvement
 from mlx_autoresearch.machine.lock import is_free
 
 from .settings import load_search
@@ -61,7 +61,7 @@ def status_text(home: Path) -> str:
     ledger = Ledger(home / LEDGER)
     records = ledger.records()
     best = ledger.best()
-    experiments = [r for r in records if r.event == "experiment"]
+    experiments = [r for r in decided(records) if r.event == "experiment"]
     counts = Counter(r.status for r in experiments)
     seconds = sum(r.seconds for r in records)
     values = {
@@ -72,14 +72,12 @@ def status_text(home: Path) -> str:
         "decisions": ", ".join(f"{n} {status}" for status, n in counts.most_common()) or "none yet",
         "hours": f"{seconds / 3600:.2f}",
     }
-    if best is not None and records[0].val_bpb is not None and best.val_bpb is not None:
-        start = records[0].val_bpb
-        values["start_val_bpb"] = f"{start:.6f}"
-        values["best_val_bpb"] = f"{best.val_bpb:.6f}"
-        again = [r for r in records if r.commit == best.commit and r.event == "remeasure"]
-        if fresh := [value for r in again for value in r.values.values()]:
-            values["best_measured_afresh"] = f"{fmean(fresh):.6f} ({len(fresh)} seeds)"
-        values["improvement"] = f"{100 * (1 - best.val_bpb / start):.1f}%"
+    if best is not None and (gained := improvement(records)) is not None:
+        fresh = any(r.event == "remeasure" and r.number == best.number for r in records)
+        seeds = f" (measured afresh at {len(fresh_values(records, best))} seeds)" if fresh else ""
+        values["start_val_bpb"] = f"{gained.start:.6f}"
+        values["best_val_bpb"] = f"{gained.best:.6f}{seeds}"
+        values["improvement"] = f"{0 - gained.change:.1f}%"
         values["best"] = f"experiment {best.number}, commit {best.commit[:7]}: {best.hypothesis}"
     if records and (difference := records[-1].methods.difference()):
         values["measured_with"] = f"{difference}: not comparable with new results"
