@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mlx_autoresearch.config.load import load_config, settings_of, validate_config
 from mlx_autoresearch.config.settings import Config
-from mlx_autoresearch.ledger.ledger import Record
+from mlx_autoresearch.ledger.ledger import Record, best_of
+from mlx_autoresearch.ledger.standing import near_misses
 from mlx_autoresearch.research.proposers.base import Context, Proposal, Proposer
 from mlx_autoresearch.research.proposers.make import make_proposer
 from mlx_autoresearch.research.proposers.neighbours import in_words, neighbour, place, signature
@@ -130,6 +132,8 @@ def test_declared_moves_come_first_and_in_order(overnight: SearchConfig):
         assert proposal is not None
         assert (proposal.hypothesis, proposal.kind) == (move.hypothesis, move.kind)
         assert move.overrides.items() <= proposal.overrides.items()
+        best = settings_of(overnight.start)
+        assert all(proposal.overrides[key] == pytest.approx(best[key] * by) for key, by in move.times.items())
 
 
 def test_what_helps_is_carried_on_until_it_no_longer_does(overnight: SearchConfig):
@@ -177,6 +181,70 @@ def test_near_misses_against_the_same_best_are_combined():
     proposal = night.propose()
     assert proposal is not None
     assert proposal.overrides == {"model.mlp": "swiglu", "model.softcap": None}
+
+
+def test_a_near_miss_is_tried_again_once_after_the_next_keep():
+    space = {"model.mlp": {"choices": ["relu2", "swiglu"]}, "model.softcap": {"choices": [15.0, None]}}
+    night = Night(searched(space=space), lambda config: 2.0)
+    night.add(record(1, overrides={"model.mlp": "swiglu"}, hypothesis="gates", val_bpb=1.99, status="discard"))
+    night.add(record(2, overrides={"model.softcap": None}, hypothesis="no cap", val_bpb=2.01, status="discard"))
+    assert near_misses(night.ledger) == []  # against this very best
+    night.add(record(3, overrides={"optimizer.matrix_lr": 0.02}, val_bpb=1.9, status="keep"))
+    assert [r.number for r in near_misses(night.ledger)] == [1]
+    proposal = night.propose()
+    assert proposal is not None
+    assert (proposal.hypothesis, proposal.overrides) == ("again: gates", {"model.mlp": "swiglu"})
+    fields = {"hypothesis": proposal.hypothesis, "overrides": proposal.overrides}
+    night.add(record(4, parent="c3", val_bpb=1.89, status="discard", **fields))
+    night.add(record(5, parent="c3", overrides={"optimizer.matrix_lr": 0.01}, val_bpb=1.8, status="keep"))
+    assert (later := night.propose()) is None or not later.hypothesis.startswith("again: ")
+
+
+def test_a_step_that_was_kept_and_demoted_is_not_gone_on_with():
+    space = {"optimizer.matrix_lr": {"low": 0.01, "high": 0.16, "log": True, "points": 5}}
+    night = Night(searched(space=space), lambda config: 2.0)
+    kept = record(1, overrides={"optimizer.matrix_lr": 0.02}, val_bpb=1.9, status="keep")
+    night.add(kept)
+    carried = night.propose()
+    assert carried is not None and carried.overrides == {"optimizer.matrix_lr": 0.01}
+    night.add(replace(kept, event="demote", status="discard", val_bpb=None))
+    assert best_of(night.ledger) == night.ledger[0]
+    context = Context(2, night.ledger[0], night.ledger, Path(), Path(), night.settings.start)
+    proposal = night.proposer.propose(context)
+    assert proposal is not None
+    assert proposal.overrides["optimizer.matrix_lr"] > 0.04
+
+
+@pytest.mark.parametrize(("batch", "halved"), [(8192, 4096), (512, 256)])
+def test_the_words_of_a_declared_move_are_true_of_every_start(batch: int, halved: int):
+    move = {"hypothesis": "halve the batch", "times": {"train.total_batch_size": 0.5}}
+    space = {"model.mlp": {"choices": ["relu2", "swiglu"]}}
+    start = load_config(
+        None, [f"train.total_batch_size={batch}", "train.device_batch_size=1", "model.sequence_len=128"]
+    )
+    settings = searched(space=space, moves=[move]).model_copy(update={"start": start})
+    proposal = Night(settings, lambda config: 2.0).propose()
+    assert proposal is not None
+    assert proposal.overrides["train.total_batch_size"] == halved
+
+
+def test_a_move_that_halves_what_has_no_half_is_left_out():
+    move = {"hypothesis": "half the layers", "times": {"model.n_layer": 0.5}}
+    space = {"model.mlp": {"choices": ["relu2", "swiglu"]}}
+    for layers in ("3", "null"):
+        start = load_config(None, [f"model.n_layer={layers}"])
+        settings = searched(space=space, moves=[move]).model_copy(update={"start": start})
+        proposal = Night(settings, lambda config: 2.0).propose()
+        assert proposal is not None and "model.n_layer" not in proposal.overrides
+
+
+def test_a_change_that_did_not_carry_over_is_no_gain_to_build_on():
+    space = {"model.mlp": {"choices": ["relu2", "swiglu"]}, "model.softcap": {"choices": [15.0, None]}}
+    night = Night(searched(space=space), lambda config: 2.0)
+    night.add(record(1, overrides={"model.mlp": "swiglu"}, val_bpb=0.1, status="rejected"))
+    night.add(record(2, overrides={"model.softcap": None}, val_bpb=1.99, status="discard"))
+    night.add(record(3, overrides={"optimizer.matrix_lr": 0.02}, val_bpb=1.9, status="keep"))
+    assert [r.number for r in near_misses(night.ledger)] == [2]
 
 
 def test_a_space_that_has_been_searched_through_ends_the_night():

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.ledger.files import OUTPUT, experiment_folder
-from mlx_autoresearch.ledger.ledger import Record
+from mlx_autoresearch.ledger.ledger import Record, decided
+from mlx_autoresearch.ledger.standing import level, near_misses
 from mlx_autoresearch.plain_text import as_data, one_line
 
 from ..editable import EDITABLE, EXPERIMENT
@@ -16,6 +17,7 @@ from ..guard.rules import FROZEN
 from ..handover import MOST_BYTES
 from .base import Context
 
+_NEAREST = 5  # near misses that are named
 _SHOWN = 60  # the latest experiments; kept ones are shown however old they are
 
 
@@ -27,7 +29,6 @@ def write_brief(context: Context, most_seeds: int | None, minutes: float) -> str
     train = context.config.train
     budget = f"{train.max_steps} steps" if train.max_steps is not None else f"{train.time_budget:g} seconds"
     best = context.best
-    measured = [r for r in context.history if r.commit == best.commit and r.val_bpb is not None]
     rule = (
         "Any improvement at one seed is kept."
         if most_seeds is None
@@ -40,7 +41,7 @@ this machine and then measures val_bpb, validation bits per byte: lower is bette
 lower it, and stop: others will train, measure, and keep or discard it. Whatever fits in the budget goes: architecture,
 optimizer, learning rates, schedule, batch size, size of the model, kernels.
 
-The current best has val_bpb {_bpb(measured[-1] if measured else best)} (experiment {best.number}).
+The current best has val_bpb {_bpb(level(context.history, best))} (experiment {best.number}).
 
 ## Rules
 - You may change these files only:
@@ -52,8 +53,11 @@ The current best has val_bpb {_bpb(measured[-1] if measured else best)} (experim
   {EXPERIMENT}.
 - Do not touch git, other files, or anything outside this folder. Do not train; leave no process running.
 - Code may import mlx, numpy and what the files already import. Logits must not depend on later tokens.
-- {rule} Simpler is better: an equal result with less code is kept, a tiny gain for much code is not worth it.
-- Do not try again what failed below, unless the best has changed in a way that makes it new.
+- {rule} It is then confirmed on other text: what fits the validation text alone is
+  rejected. A keep that later measurements do not bear out is taken back.
+- Simpler is better: an equal result with less code is kept, where no settings change but those in `recipe:`. A tiny
+  gain for much code is not worth it.
+- Do not try again what failed below, unless the best has changed in a way that makes it new.{_near(context.history)}
 - You have {minutes:g} minutes.
 
 ## Your answer
@@ -84,11 +88,18 @@ def read_answer(output: str) -> tuple[str, str]:
 
 def _history(history: list[Record]) -> str:
     """One line an experiment: its number, fate, val_bpb, hypothesis, and why."""
-    experiments = [r for r in history if r.event != "remeasure"]
+    experiments = decided(history)
     shown = {r.number for r in experiments if r.status == "keep"} | {r.number for r in experiments[-_SHOWN:]}
     lines = [
         " | ".join(
-            [str(r.number), r.status, _bpb(r), one_line(r.hypothesis, 150), _changed(r), one_line(r.reason, 150)]
+            [
+                str(r.number),
+                r.status,
+                _bpb(r.val_bpb),
+                one_line(r.hypothesis, 150),
+                _changed(r),
+                one_line(r.reason, 150),
+            ]
         )
         for r in experiments
         if r.number in shown
@@ -125,8 +136,19 @@ def _summary(config: Config) -> str:
     )
 
 
-def _bpb(record: Record) -> str:
-    return "-" if record.val_bpb is None else f"{record.val_bpb:.4f}"
+def _near(history: list[Record]) -> str:
+    """The near misses of earlier bests."""
+    numbers = ", ".join(str(r.number) for r in near_misses(history)[:_NEAREST])
+    if not numbers:
+        return ""
+    return (
+        f"\n- Near misses, better than the best of their time but within noise: {numbers}. The best has changed since, "
+        "so\n  they are worth another try."
+    )
+
+
+def _bpb(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 def _bullets(items: Iterable[str]) -> str:

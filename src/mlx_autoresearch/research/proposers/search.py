@@ -5,13 +5,14 @@ searched is the next *move*: a key, and a step along its grid (or a value, where
 move that is new and valid is proposed, in this order:
 
 1. the same step again, if the change that was just kept was one step along an ordered key;
-2. the declared moves, in their order;
-3. the two most promising discards against this very best, together: two gains, each too small to detect alone, may be
+2. the three nearest misses of earlier bests, once each: with another best they may be worth more;
+3. the declared moves, in their order; one whose words are not true of the best is left out;
+4. the two most promising discards against this very best, together: two gains, each too small to detect alone, may be
    detectable together;
-4. Optuna's TPE over moves. It sees a past experiment as a trial with the parameters `key` and `<key> step`, whose value
+5. Optuna's TPE over moves. It sees a past experiment as a trial with the parameters `key` and `<key> step`, whose value
    is its val_bpb minus the best's of that time. Keys and directions that helped are proposed more often, and recent
    experiments count most. A move that lost is tried again from the same place only after a few keeps;
-5. when Optuna has nothing new: the moves it left out, then two moves at once, those that lost least first.
+6. when Optuna has nothing new: the moves it left out, then two moves at once, those that lost least first.
 
 A configuration is proposed once, however it is written. All of it follows from the ledger and the seed.
 """
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -32,18 +33,21 @@ from optuna.trial import FrozenTrial, create_trial
 from mlx_autoresearch.config.load import settings_of
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.ledger.ledger import Record
+from mlx_autoresearch.ledger.standing import near_misses
 from mlx_autoresearch.plain_text import one_line
 from mlx_autoresearch.trials.clock import NOBODYS
 
 from ..guard.rules import is_frozen
 from .base import Context, Proposal
 from .neighbours import changes, in_words, neighbour, place, signature
-from .settings import Dimension, OptunaSettings
+from .settings import Dimension, Move, OptunaSettings
 
 _STEPS = (-2, -1, 1, 2)  # along an ordered grid
 _PATIENCE = 3  # keeps until a move that lost is worth another try
 _FAILED = 1.0  # bits per byte worse than the best: what a crash counts as
 _ASKS = 40
+_NEAREST = 3  # near misses of earlier bests that are tried again
+_AGAIN = "again: "
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,7 @@ class SearchProposer:
         self._lost: dict[str, tuple[int, float]] = {}  # by transition: how many keeps there had been, and the gain
         self._keeps = 0
         self._level: float | None = None  # the best's latest val_bpb
+        self._levels: dict[str, float] = {}  # of every best, by commit
 
     def propose(self, context: Context) -> Proposal | None:
         """The next change; None once every move and every two moves from this best have been tried."""
@@ -99,7 +104,9 @@ class SearchProposer:
         """Remember the configuration and what the move was worth; nothing where the machine was to blame."""
         if record.reason.startswith(tuple(f"{kind}: " for kind in NOBODYS)):
             return
-        if record.event != "remeasure":
+        if record.event == "demote":
+            self._forget_gain(record)
+        if record.decides:
             before = self._configs.get(record.parent, self._start)
             values = before | record.overrides
             self._configs[record.commit] = values
@@ -109,11 +116,21 @@ class SearchProposer:
             if record.event == "experiment":
                 self._learn(record, before)
         if record.status == "keep" and record.val_bpb is not None:
-            self._level = record.val_bpb
+            self._level = self._levels[record.commit] = record.val_bpb
+
+    def _forget_gain(self, demoted: Record) -> None:
+        """An experiment that is no longer the best was worth nothing: its step is not gone on with."""
+        for at, past in enumerate(self._past):
+            if past.record.number == demoted.number:
+                self._past[at] = replace(past, record=demoted, gain=0.0)
+                self._lost[_transition(past.before, past.moved)] = self._keeps, 0.0
+        self._level = self._levels.get(demoted.parent, self._level)
 
     def _learn(self, record: Record, before: dict[str, Any]) -> None:
         value, level = record.val_bpb, self._level
         gain = -_FAILED if value is None or level is None else level - value
+        if record.status == "rejected":  # whatever it measured
+            gain = min(gain, 0.0)
         moved = {k: v for k, v in record.overrides.items() if k in self._space and v != before.get(k)}
         self._past.append(_Past(record, moved, before, gain))
         if record.status == "keep":
@@ -137,9 +154,10 @@ class SearchProposer:
     def _ideas(self, best: Mapping[str, Any], context: Context) -> Iterator[_Idea]:
         yield from self._carried_on(best)
         said = {past.record.hypothesis for past in self._past}
+        yield from self._missed_before(context, said)
         for move in self._moves:
-            if one_line(move.hypothesis) not in said:  # as the ledger has it
-                yield _Idea(dict(move.overrides), move.hypothesis, move.kind)
+            if one_line(move.hypothesis) not in said and (overrides := _values(move, best)):  # as the ledger has it
+                yield _Idea(overrides, move.hypothesis, move.kind)
         yield from self._near_misses(context.best.commit)
         yield from (idea for idea in self._asked(best, context.number) if not self._lost_lately(best, idea))
         moves = [idea for key in self._space for option in self._options(key) for idea in self._idea(best, key, option)]
@@ -154,6 +172,13 @@ class SearchProposer:
         [(key, value)] = past.moved.items()
         if self._space[key].ordered:
             yield from self._idea(best, key, self._step(key, past.before.get(key), value))
+
+    def _missed_before(self, context: Context, said: set[str]) -> Iterator[_Idea]:
+        """Near misses of earlier bests that have not been tried again, nor are a second try themselves."""
+        first = (r for r in near_misses(context.history) if r.overrides and not r.hypothesis.startswith(_AGAIN))
+        for record in islice(first, _NEAREST):
+            if (hypothesis := one_line(_AGAIN + record.hypothesis)) not in said:
+                yield _Idea(dict(record.overrides), hypothesis, record.kind)
 
     def _near_misses(self, commit: str) -> Iterator[_Idea]:
         """The two most promising discards against the best, if both were better than it."""
@@ -205,6 +230,20 @@ class SearchProposer:
         dimension: Dimension = self._space[key]
         at = place(dimension, new)
         return max(_STEPS[0], min(_STEPS[-1], at - place(dimension, old))) if dimension.ordered else at
+
+
+def _values(move: Move, best: Mapping[str, Any]) -> dict[str, Any]:
+    """What a declared move sets; nothing where it multiplies what is no number, or a whole one to a broken one."""
+    values = dict(move.overrides)
+    for key, factor in move.times.items():
+        old = best.get(key)
+        if isinstance(old, bool) or not isinstance(old, int | float):
+            return {}
+        new = float(f"{old * factor:.6g}")
+        if isinstance(old, int) and not new.is_integer():
+            return {}
+        values[key] = int(new) if isinstance(old, int) else new
+    return values
 
 
 def _brief(idea: _Idea) -> str:

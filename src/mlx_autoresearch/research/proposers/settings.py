@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
 from mlx_autoresearch.config.keys import require_distinct
-from mlx_autoresearch.config.load import check_key
+from mlx_autoresearch.config.load import check_key, check_name
 from mlx_autoresearch.config.settings import Section
 
 Value = JsonValue
-Overrides = Annotated[dict[str, Value], Field(min_length=1, description="dotted configuration keys and their values")]
 
 
 class Dimension(Section):
@@ -58,11 +57,26 @@ class Dimension(Section):
 
 
 class Move(Section):
-    """One change in words and values."""
+    """One change in words and values: new ones, or with `times`, what the best's are multiplied by.
+
+    "Halve the batch" is true of every start with `times: {train.total_batch_size: 0.5}`.
+    """
 
     hypothesis: str = Field(min_length=1, max_length=200)
     kind: str = Field(default="other", min_length=1, max_length=40)
-    overrides: Overrides
+    overrides: dict[str, Value] = Field(default={}, description="dotted configuration keys and their values")
+    times: dict[str, float] = Field(default={}, description="dotted configuration keys and factors of their values")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.overrides and not self.times:
+            raise ValueError("a move needs overrides or times")
+        if both := self.overrides.keys() & self.times.keys():
+            raise ValueError(f"{min(both)} is in overrides and in times")
+        for key, factor in self.times.items():
+            if not factor > 0 or factor == 1:
+                raise ValueError(f"times: {key} must be a positive factor other than 1, got {factor:g}")
+        return self
 
 
 class OptunaSettings(Section):
@@ -79,6 +93,8 @@ class OptunaSettings(Section):
             (k, v) for move in self.moves for k, v in move.overrides.items()
         ]:
             check_key(key, value)
+        for key in (key for move in self.moves for key in move.times):
+            check_name(key)
         return self
 
 
