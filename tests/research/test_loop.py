@@ -18,6 +18,7 @@ from mlx_autoresearch.report.history import History
 from mlx_autoresearch.research.champion import Champion
 from mlx_autoresearch.research.home import Search
 from mlx_autoresearch.research.status import status_text
+from mlx_autoresearch.research.view import View
 from mlx_autoresearch.trials.trial import TrialFailed
 from tests.support.laboratory import Quiet, free_trial, git, make_search, run_search
 
@@ -335,3 +336,33 @@ def test_the_page_shows_the_noise_that_decisions_use(repository: Path, tiny: Con
     assert noise is not None
     assert History.read(search.home).sigma == Champion(search, Quiet()).noise().sd == noise.sd
     assert noise.sd < 0.002
+
+
+def test_a_demotion_takes_the_branch_back_and_is_told(repository: Path, tiny: Config) -> None:
+    """The second keep was luck at its seeds: 0.02 is no better than 0.03 elsewhere."""
+
+    def lucky(config: Config, *, seed: int, **given: Any) -> Trial:
+        trial = free_trial(config, seed=seed, **given)
+        luck = config.optimizer.matrix_lr == 0.02 and seed < 42 + 2 * SEEDS["most"]
+        return replace(trial, val_bpb=1.9 if luck else trial.val_bpb + 0.02 * (config.optimizer.matrix_lr == 0.02))
+
+    config = make_search(tiny, [lr(0.03), lr(0.02), lr(0.5)], seeds=SEEDS)
+    search = Search.start(config, repository / "runs", repository, run_trial=lucky)
+    run_search(search, view := Quiet())
+    first, second, third = experiments(search)
+    assert [r.status for r in (first, second, third)] == ["keep", "keep", "discard"]
+    [demoted] = [r for r in search.ledger.records() if r.event == "demote"]
+    assert (demoted.number, demoted.commit, demoted.parent) == (2, second.commit, first.commit)
+    assert third.parent == search.workspace.best == search.best.commit == first.commit
+    assert any("demoted" in line and "no longer the best" in line for line in view.lines)
+    assert "experiment 1," in status_text(search.home)
+    reopened = Search.open(search.home, run_trial=lucky)
+    run_search(reopened, experiments=1)
+    assert reopened.workspace.best == first.commit
+
+
+def test_a_run_that_is_waited_for_is_named_once(capsys: pytest.CaptureFixture[str]) -> None:
+    view = View()
+    for message in ["waiting for a", "waiting for a", "waiting for b", "waiting for b"]:
+        view.progress({"event": "waiting", "message": message})
+    assert capsys.readouterr().out.splitlines() == ["waiting for a", "waiting for b"]

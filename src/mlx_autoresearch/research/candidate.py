@@ -27,9 +27,8 @@ class Candidate:
     code: str | None
 
 
-def best_candidate(search: Search) -> Candidate:
-    """The commit that the branch stands on, read from git."""
-    commit = search.workspace.best
+def candidate_at(search: Search, commit: str) -> Candidate:
+    """A kept commit, read from git."""
     folder = search.home / ".code"
     remove(folder)
     try:

@@ -36,9 +36,13 @@ _LUCK = 1.0  # standard errors by which luck may still improve a candidate's est
 
 @dataclass(frozen=True)
 class Keep:
-    """The candidate becomes the best."""
+    """The candidate becomes the best.
+
+    margin: 0 where it has gained; for one that is equal and simpler, how much worse still counts as equal.
+    """
 
     reason: str
+    margin: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -102,20 +106,43 @@ class Judge:
         final = max(m, self.max_seeds)
         goal = self.threshold(self.max_seeds, final)  # gain that the last look asks for
         if simpler:
-            allowed = self.equivalence * self.noise.sd
-            doubt = t_quantile(1 - self.false_keep_rate, self.noise.df) * self._error(self.max_seeds, final)
-            goal = min(goal, doubt - allowed)
+            goal = min(goal, self._least_equal(self.max_seeds, final))
             if last and gain >= goal:
-                return Keep(f"{found}, which is equal within {allowed:.4f}, and simpler")
+                return Keep(f"{found}, which is equal within {self.margin:.4f}, and simpler", self.margin)
         if last:
             return Discard(found + (f"; less than the noise threshold {noise:.4f}" if gain > 0 else ""))
         if gain + _LUCK * self._error(n, m) < goal:
             return Discard(f"{found}; more seeds are unlikely to reach the required {max(goal, 0.0):.4f}")
         return MoreSeeds(1)
 
+    @property
+    def margin(self) -> float:
+        """How much worse still counts as equal, bits per byte."""
+        return self.equivalence * self.noise.sd
+
+    def is_equal(self, candidate: Sequence[float], other: Sequence[float]) -> bool:
+        """Whether a candidate is shown not to be worse than another one by the margin: one look, at any seeds."""
+        if self.greedy:
+            return candidate[0] <= other[0]
+        other = undisturbed(other, self.noise.sd)
+        return fmean(other) - fmean(candidate) >= self._least_equal(len(candidate), len(other))
+
+    def doubts(self, best: Sequence[float], before: Sequence[float], margin: float) -> bool:
+        """Whether fresh values of the best leave it open that it is no better than the one before it.
+
+        margin: of a best that was kept as equal and simpler, else 0. One standard error is asked for: if nothing was
+        gained, five of six times there is doubt.
+        """
+        best, before = undisturbed(best, self.noise.sd), undisturbed(before, self.noise.sd)
+        return fmean(before) - fmean(best) + margin < _LUCK * self._error(len(best), len(before))
+
     def threshold(self, n: int, m: int) -> float:
         """The largest improvement of means that one look takes for noise: n trials of the candidate, m of the best."""
         return t_quantile(1 - pocock_level(self.false_keep_rate, self.max_seeds), self.noise.df) * self._error(n, m)
+
+    def _least_equal(self, n: int, m: int) -> float:
+        """The smallest gain, in general negative, that shows a candidate not to be worse by the margin."""
+        return t_quantile(1 - self.false_keep_rate, self.noise.df) * self._error(n, m) - self.margin
 
     def _error(self, n: int, m: int) -> float:
         return self.noise.sd * math.sqrt(1 / n + 1 / m)

@@ -34,8 +34,10 @@ from mlx_autoresearch.ledger.ledger import Ledger, Record, Trial
 from mlx_autoresearch.machine.disk import Disks, trouble
 from mlx_autoresearch.machine.files import write_atomically
 from mlx_autoresearch.machine.lock import acquired, is_free
+from mlx_autoresearch.metric.bits import DocumentBits
 from mlx_autoresearch.sandbox.processes import kill_all, marked
 from mlx_autoresearch.training.files import CHECKPOINT
+from mlx_autoresearch.trials.score import confirmation_bits
 from mlx_autoresearch.trials.trial import run_trial
 
 from .editable import EXPERIMENT
@@ -44,20 +46,31 @@ from .settings import SearchConfig, changed_settings, load_search
 from .workspace import Workspace, repository_of_search
 
 Runner = Callable[..., Trial]  # with the arguments of `run_trial`
+Reader = Callable[..., DocumentBits]  # with the arguments of `confirmation_bits`
 
 
 class Search:
     """The search in `home`, whose branch belongs to the checkout at `repository`.
 
     mark: by which every process that the search starts is found again; see `processes.marked`.
-    run_trial: as trials.trial has it. untrusted_code_ran: since what results depend on was last compared.
+    run_trial, confirm: as trials.trial and trials.score have them.
+    untrusted_code_ran: since what results depend on was last compared.
     waited_seconds: for the device, in all trials of this process. disturbed: how often the step that is being done was
-    ended by what is nobody's proposal. changed: settings that are not those of the start,
-    as they may be. disks: that it writes to.
+    ended by what is nobody's proposal. changed: settings that are not those of the start, as they may be.
+    disks: that it writes to.
     """
 
-    def __init__(self, repository: Path, home: Path, config: SearchConfig, *, run_trial: Runner = run_trial):
-        self.repository, self.home, self.config, self.run_trial = repository, home, config, run_trial
+    def __init__(
+        self,
+        repository: Path,
+        home: Path,
+        config: SearchConfig,
+        *,
+        run_trial: Runner = run_trial,
+        confirm: Reader = confirmation_bits,
+    ):
+        self.repository, self.home, self.config = repository, home, config
+        self.run_trial, self.confirm = run_trial, confirm
         self.mark = f"research:{home.resolve()}"
         self.disks = Disks({home: self._room, repository: lambda: 0, Path(tempfile.gettempdir()): lambda: 0})
         self.ledger = Ledger(home / LEDGER, surely=self.disks.surely)
@@ -71,7 +84,15 @@ class Search:
         self._held: list[HeldFolder | HeldFile] = []
 
     @classmethod
-    def start(cls, config: SearchConfig, parent: Path, repository: Path, *, run_trial: Runner = run_trial) -> Search:
+    def start(
+        cls,
+        config: SearchConfig,
+        parent: Path,
+        repository: Path,
+        *,
+        run_trial: Runner = run_trial,
+        confirm: Reader = confirmation_bits,
+    ) -> Search:
         """A new search in `parent`/<tag>: its folder and branch.
 
         Replaces one that has measured nothing. Raises UserError when there is another one.
@@ -98,10 +119,10 @@ class Search:
         write_atomically(home / TRUSTED, json.dumps({STARTED_WITH: config.model_dump(mode="json")}, indent=2) + "\n")
         write_atomically(home / SETTINGS, config.to_yaml())
         (home / STARTING).unlink()
-        return cls(repository, home, config, run_trial=run_trial)
+        return cls(repository, home, config, run_trial=run_trial, confirm=confirm)
 
     @classmethod
-    def open(cls, home: Path, *, run_trial: Runner = run_trial) -> Search:
+    def open(cls, home: Path, *, run_trial: Runner = run_trial, confirm: Reader = confirmation_bits) -> Search:
         """An existing search, to be run. Changes nothing.
 
         Raises UserError when `home` holds none, one of a version whose commits this one cannot measure, or one whose
@@ -113,7 +134,7 @@ class Search:
         config = load_search(home / SETTINGS)
         before = _started_with(home)
         changed = [] if before is None else _changes(before, config, home)
-        search = cls(repository_of_search(home, config.tag), home, config, run_trial=run_trial)
+        search = cls(repository_of_search(home, config.tag), home, config, run_trial=run_trial, confirm=confirm)
         for record in search.ledger.records()[-1:]:
             record.methods.require_current(f"the search {config.tag}")
         if not search.workspace.has_code(search.workspace.best):

@@ -13,6 +13,7 @@ from mlx_autoresearch.machine.awake import awake
 from mlx_autoresearch.machine.disk import disk_error
 
 from .champion import Champion
+from .confirmation import announce
 from .experiment import Experiment
 from .fault import MOST, described, require_progress, trace
 from .guard.integrity import check_same, check_since_start, trusted_state
@@ -35,18 +36,17 @@ def run(search: Search, proposer: Proposer, view: View, *, experiments: int | No
         for change in search.changed:
             view.say(f"note: {change}")
         trusted = _again(search, lambda: _begin(search))
+        announce(search, view)
         champion = _again(search, lambda: Champion(search, view))
         if not search.ledger.records():
             _again(search, champion.measure_baseline)
-        for record in search.ledger.records():
-            _tell(proposer, record, search)
+        audience = _Audience(proposer, search)
         done = 0
         while not _finished(search, done, experiments):
-            record = _again(search, lambda: _next(search, champion, proposer, view, trusted))
+            record = _again(search, lambda: _next(search, champion, audience, view, trusted))
             if record is None:
                 view.say("the proposer has nothing more to propose")
                 break
-            _tell(proposer, record, search)
             require_progress(search, proposer)
             done += 1
 
@@ -59,12 +59,33 @@ def _begin(search: Search) -> dict[str, str]:
     return trusted
 
 
-def _next(search: Search, champion: Champion, proposer: Proposer, view: View, trusted: dict[str, str]) -> Record | None:
+class _Audience:
+    """A proposer, which is told every record of the ledger once. What it cannot understand, it does not learn from."""
+
+    def __init__(self, proposer: Proposer, search: Search):
+        self.proposer, self._search = proposer, search
+        self._told = 0
+
+    def catch_up(self) -> None:
+        """Tell it what it has not been told."""
+        for record in self._search.ledger.records()[self._told :]:
+            self._told += 1
+            try:
+                self.proposer.told(record)
+            except Exception as error:
+                what = f"{record.event} {record.number}: {described(error)}"
+                self._search.disks.say(f"the proposer does not learn from {what}")
+
+
+def _next(
+    search: Search, champion: Champion, audience: _Audience, view: View, trusted: dict[str, str]
+) -> Record | None:
     """The next experiment; None when there is none."""
     check_same(trusted, trusted_state(search.config))
     search.untrusted_code_ran = False
     champion.refresh()
-    return Experiment(search, champion, proposer, view).conduct(trusted)
+    audience.catch_up()
+    return Experiment(search, champion, audience.proposer, view).conduct(trusted)
 
 
 def _again(search: Search, action: Callable[[], T]) -> T:
@@ -95,14 +116,6 @@ def _again(search: Search, action: Callable[[], T]) -> T:
                 HeldFile(place).write(trace(error).encode(errors="replace"))
                 what = f"{described(error)}, {search.disturbed} times in a row"
                 raise RunFailed(f"the search cannot go on: {what}; {place} says where: please report it") from error
-
-
-def _tell(proposer: Proposer, record: Record, search: Search) -> None:
-    """What a proposer cannot understand, it does not learn from."""
-    try:
-        proposer.told(record)
-    except Exception as error:
-        search.disks.say(f"the proposer does not learn from experiment {record.number}: {described(error)}")
 
 
 def _finished(search: Search, done: int, experiments: int | None) -> bool:

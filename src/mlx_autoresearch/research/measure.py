@@ -1,4 +1,4 @@
-"""Runs one trial of a candidate within limits, and watches it where it runs changed code."""
+"""Runs one trial of a candidate within limits, or its model once more on other text, and watches changed code."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from mlx_autoresearch.ledger.files import CODE
+import numpy as np
+
+from mlx_autoresearch.errors import GPUInterrupted, MetricRefused
+from mlx_autoresearch.ledger.files import CODE, SCRATCH
 from mlx_autoresearch.ledger.held import make_own_folder, remove
 from mlx_autoresearch.ledger.ledger import Trial
 from mlx_autoresearch.machine.disk import disk_error
+from mlx_autoresearch.metric.bits import DocumentBits
 from mlx_autoresearch.plain_text import one_line
-from mlx_autoresearch.trials.clock import DISK, Event
+from mlx_autoresearch.sandbox.environment import temporary_folder
+from mlx_autoresearch.trials.clock import DISK, INTERRUPTED, Event
 from mlx_autoresearch.trials.limits import Limits, default_memory_mb
 from mlx_autoresearch.trials.trial import Say, TrialFailed
 
@@ -72,6 +77,48 @@ def _once(search: Search, candidate: Candidate, seed: int, folder: Path, say: Sa
         end = f"; it ended with {trespass.__cause__}" if trespass.__cause__ else ""
         raise TrialFailed("guard", f"{trespass} changed outside the run's own folder{end}") from trespass
     return replace(trial, run=os.path.relpath(trial.run, search.home))
+
+
+def text_bits(
+    search: Search, candidate: Candidate, trial: Trial, documents: np.ndarray, folder: Path, view: View
+) -> DocumentBits:
+    """What the model of a finished `trial` needs for `documents` of the confirmation text.
+
+    folder: of the experiment in hand. Work that macOS stops on the GPU is begun again once. Raises TrialFailed, of the
+    kind "metric" where the logits cannot be scored, and "guard" as `measure` does.
+    """
+
+    def waiting(line: str) -> None:
+        view.progress({"event": "waiting", "message": line})
+
+    def attempt() -> DocumentBits:
+        with (
+            _code_of(search, candidate, folder) as code,
+            watched(search, folder, code) if code else nullcontext(),
+            temporary_folder(folder, SCRATCH) as scratch,
+        ):
+            return search.confirm(
+                search.home / trial.run,
+                code,
+                candidate.config,
+                _limits(search),
+                scratch=scratch,
+                mark=search.mark,
+                documents=documents,
+                say=waiting,
+            )
+
+    try:
+        try:
+            return attempt()
+        except GPUInterrupted:
+            return attempt()
+    except GPUInterrupted as error:
+        raise TrialFailed(INTERRUPTED, str(error)) from None
+    except MetricRefused as error:
+        raise TrialFailed("metric", str(error)) from None
+    except Trespass as trespass:
+        raise TrialFailed("guard", f"{trespass} changed outside the run's own folder") from trespass
 
 
 @contextmanager

@@ -19,6 +19,7 @@ class View:
     def __init__(self, stream: TextIO | None = None, *, every: float | None = None):
         self._stream = stream or sys.stdout
         self._every, self._shown = every, float("-inf")
+        self._waited_for = ""
 
     def __enter__(self) -> Self:
         return self
@@ -38,7 +39,11 @@ class View:
 
     def progress(self, event: Mapping[str, Any]) -> None:
         """An event of the current trial, as `run_trial` tells it."""
-        if event.get("event") in ("waiting", "again"):
+        if event.get("event") == "waiting":
+            if event["message"] != self._waited_for:  # one line for whoever holds the device, not one a trial
+                self._waited_for = event["message"]
+                self.say(event["message"])
+        elif event.get("event") == "again":
             self.say(event["message"])
         elif event.get("event") == "step" and self._every is not None:
             now = time.monotonic()
@@ -117,9 +122,10 @@ def step_text(event: Mapping[str, Any]) -> str:
 def experiment_line(record: Record, best: Record) -> str:
     """A record in one line, beside the best val_bpb so far."""
     bits = f"{record.val_bpb:.4f}" if record.val_bpb is not None else "   -  "
-    what = {"baseline": "base", "remeasure": "again"}.get(record.event, record.status)
+    what = {"baseline": "base", "remeasure": "again", "demote": "demoted"}.get(record.event, record.status)
     seeds = f"{len(record.trials)} seed{'s' if len(record.trials) != 1 else ' '}"
-    text = record.hypothesis if record.event != "remeasure" else "the best, measured afresh"
+    again = "the best, measured afresh" if record.number == best.number else "the best before, measured afresh"
+    text = {"remeasure": again, "demote": record.reason}.get(record.event, record.hypothesis)
     line = f"{record.number:4d}  {what:<8}  {bits}  {seeds}  {record.seconds:5.0f} s  {text}"
     if record.event == "experiment" and record.status != "keep":
         line += f"  [{record.reason}]"
