@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -275,8 +276,9 @@ def test_no_other_process_gets_a_signal(place: SimpleNamespace) -> None:
 @filtered
 @pytest.mark.parametrize("network", [False, True])
 def test_sockets(place: SimpleNamespace, network: bool) -> None:
-    """A training has none. An agent has the internet's; none leads to a service of this machine's desktop."""
-    kinds = ["AF_UNIX, socket.SOCK_STREAM", "AF_UNIX, socket.SOCK_DGRAM", "AF_VSOCK, 1", "AF_ALG, 5", "AF_PACKET, 3"]
+    """An agent has the internet's, a training Unix sockets that reach nothing: CUDA does not start without."""
+    kinds = ["AF_VSOCK, 1", "AF_ALG, 5", "AF_PACKET, 3"]
+    kinds += ["AF_UNIX, socket.SOCK_STREAM", "AF_UNIX, socket.SOCK_DGRAM"] if network else []
     internet = ["AF_INET, 1", "AF_INET, 2", "AF_INET6, 1", "AF_INET6, 2"]
     tries = [f"socket.socket(socket.{kind})" for kind in kinds + ([] if network else internet)]
     tries += ["socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)", f"call({socketpair_number()}, 1, 3, 0, 0)"]
@@ -296,13 +298,41 @@ def socketpair_number() -> int:
     return seccomp._SOCKETPAIR[list(seccomp._PROCESSORS).index(system.processor())]
 
 
+REACHES = """s = socket.socket(socket.AF_UNIX, socket.{0}); s.connect({1!r})
+s = socket.socket(socket.AF_UNIX, socket.{0}); s.sendto(b"x", {1!r})
+s = socket.socket(socket.AF_UNIX, socket.{0}); s.sendmsg([b"x"], [], 0, {1!r})"""
+
+
 @filtered
-def test_a_service_on_an_abstract_socket_is_out_of_reach(place: SimpleNamespace) -> None:
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind("\0mlx-autoresearch-test")
-        server.listen()
-        program = "s = socket.socket(socket.AF_UNIX); s.connect('\\0mlx-autoresearch-test')"
-        assert_all(run(attempts(program), confined_to(place.inside, network=True), place.inside), *REFUSED)
+@pytest.mark.parametrize("network", [False, True])
+@pytest.mark.parametrize("kind", ["SOCK_STREAM", "SOCK_DGRAM"])
+@pytest.mark.parametrize("abstract", [False, True], ids=["a path", "abstract"])
+def test_a_service_on_a_unix_socket_is_out_of_reach(
+    place: SimpleNamespace, network: bool, kind: str, abstract: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place.inside)  # a socket's path is short
+    name = "\0mlx-autoresearch-test" if abstract else "service"
+    with socket.socket(socket.AF_UNIX, getattr(socket, kind)) as server:
+        server.bind(name)
+        if kind == "SOCK_STREAM":
+            server.listen()
+        tries = REACHES.format(kind, name).splitlines()
+        outcome = run(attempts(*tries), confined_to(place.inside, network=network), place.inside)
+    assert_all(outcome, *REFUSED, "Connection refused")
+
+
+@linux
+def test_a_program_names_its_threads(place: SimpleNamespace, views: str) -> None:
+    """CUDA does, and fails to start where it may not."""
+    program = (
+        "import threading\n"
+        "def name():\n"
+        "    path = f'/proc/self/task/{threading.get_native_id()}/comm'\n"
+        "    open(path, 'w').write('mine'); print(open(path).read().strip())\n"
+        "thread = threading.Thread(target=name); thread.start(); thread.join()"
+    )
+    outcome = run(program, confined_to(place.inside), place.inside)
+    assert outcome.output == "mine\n", outcome.output
 
 
 @filtered
@@ -325,7 +355,14 @@ def test_a_filter_knows_its_processor_and_no_other(processor: str, network: bool
     if processor == "x86_64":
         assert verdict(code, 0x40000000 + 1, architecture) == refused
     sockets = {family: verdict(code, seccomp._SOCKET[column], architecture, family, 1) for family in (1, 2, 10, 16, 17)}
-    assert sockets == {1: refused, 17: refused} | dict.fromkeys((2, 10, 16), allowed if network else refused)
+    internet, unix = (allowed, refused) if network else (refused, allowed)
+    assert sockets == {1: unix, 17: refused} | dict.fromkeys((2, 10, 16), internet)
+    no_reach = allowed if network else seccomp._FAIL + errno.ECONNREFUSED
+    for number in (seccomp._CONNECT, seccomp._SENDMSG, seccomp._SENDMMSG):
+        assert verdict(code, number[column], architecture) == no_reach
+    for address in (0, 1, 1 << 40):
+        answer = allowed if network or not address else refused
+        assert verdict(code, seccomp._SENDTO[column], architecture, 3, 0, 0, 0, address) == answer
     for kind, answer in ((1, allowed), (5, allowed), (2, refused), (3, refused), (0x80801, allowed)):
         assert verdict(code, seccomp._SOCKETPAIR[column], architecture, 1, kind) == answer
     assert verdict(code, seccomp._IOCTL[column], architecture, 0, 0x5412) == refused

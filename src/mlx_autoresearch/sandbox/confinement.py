@@ -11,6 +11,8 @@ from mlx_autoresearch.machine import system
 
 from . import capabilities, landlock, mounts, seatbelt, seccomp
 
+OWN_THREADS = "/proc/self/task"  # CUDA gives its threads names, which is written there, and does not start otherwise
+
 
 @dataclass(frozen=True)
 class Confinement:
@@ -39,7 +41,8 @@ class Confinement:
         if not landlock.version():
             return
         capabilities.give_up()
-        landlock.confine(**asdict(replace(self, readable=[*self.readable, "/proc/self"])))
+        own = replace(self, readable=[*self.readable, "/proc/self"], devices=[*self.devices, OWN_THREADS])
+        landlock.confine(**asdict(own))
         if seccomp.obstacle() is None:
             seccomp.confine(network=self.network, attributes=attributes)
 

@@ -49,17 +49,19 @@ def confine(
     """
     files = _READ | _WRITE_FILE | _REMOVE_AND_MAKE
     files |= _REFER if version() >= 2 else 0
-    files |= _TRUNCATE if version() >= 3 else 0
+    truncate = _TRUNCATE if version() >= 3 else 0
     control = _IOCTL_DEV if version() >= 5 else 0
     ports = _NETWORK if version() >= 4 and not network else 0
     scope = _SCOPE if version() >= 6 else 0
     size = 24 if version() >= 6 else 16 if version() >= 4 else 8
+    files |= truncate
+    device = _READ_FILE | _WRITE_FILE | truncate | control
     attributes = struct.pack("=QQQ", files | control, ports, scope)[:size]
     ruleset = _checked(_libc().syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(size), ctypes.c_uint32(0)))
     try:
         for path in writable:
             _allow(ruleset, path, files)
-        for paths, access in ((readable, _READ), (listed, _READ_DIR), (devices, _READ_FILE | _WRITE_FILE | control)):
+        for paths, access in ((readable, _READ), (listed, _READ_DIR), (devices, device)):
             for path in paths:
                 with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
                     _allow(ruleset, path, access)

@@ -48,6 +48,7 @@ _ATTRIBUTES = {
 _ATTRIBUTE_CONTROLS = (0x40086602, 0x40046602, 0x401C5820, 0x40087602)  # FS_IOC_SETFLAGS, of 32 bits, FSSETXATTR, ...
 _TERMINAL_CONTROLS = (0x5412, 0x541C)  # TIOCSTI and TIOCLINUX, which type into a terminal
 _IOCTL, _CLONE, _CLONE3, _SOCKET, _SOCKETPAIR = (16, 29), (56, 220), (435, 435), (41, 198), (53, 199)
+_CONNECT, _SENDTO, _SENDMSG, _SENDMMSG = (42, 203), (44, 206), (46, 211), (307, 269)
 _PRLIMIT, _SETPRIORITY = (302, 261), (141, 140)
 _SCHEDULE = ((203, 122), (144, 119), (142, 118), (314, 274))  # sched_setaffinity, -scheduler, -param, -attr
 _NEW_NAMESPACES = 0x7E020000  # the flags CLONE_NEW*
@@ -72,10 +73,10 @@ def obstacle() -> str | None:
 def confine(*, network: bool, attributes: bool) -> None:
     """Filter this process's system calls from now on. Needs no_new_privs; raises OSError where the kernel refuses.
 
-    network: allow TCP and UDP; else no sockets at all, but for pairs of them. Unix sockets lead to services that act
-    for whoever asks, and are never allowed. attributes: allow changes of mode, owner, times and attributes of files;
-    else such a call says that it is done, and does nothing: compilers, git and Python end with an error at one that
-    is refused.
+    network: allow TCP and UDP, and no Unix sockets, which lead to services that act for whoever asks; else these alone,
+    which CUDA makes when it starts, and which reach nothing. attributes: allow changes of mode, owner, times and
+    attributes of files; else such a call says that it is done, and does nothing: compilers, git and Python end with an
+    error at one that is refused.
     """
     code = b"".join(program(system.processor(), network=network, attributes=attributes))
     buffer = ctypes.create_string_buffer(code, len(code))
@@ -98,8 +99,13 @@ def program(processor: str, *, network: bool, attributes: bool) -> Iterator[byte
                 yield from _if(_EQUAL, number, answer)
     yield from _if(_EQUAL, _CLONE3[column], _FAIL + errno.ENOSYS)  # its flags lie in memory; libc goes back to clone
     yield from _call(_CLONE[column], [_do(_LOAD, _argument(0)), *_if(_ANY_BIT, _NEW_NAMESPACES, _REFUSE)])
-    families = [step for family in _INTERNET if network for step in _if(_EQUAL, family, _ALLOW)]
+    families = [step for family in (_INTERNET if network else (_UNIX,)) for step in _if(_EQUAL, family, _ALLOW)]
     yield from _call(_SOCKET[column], [_do(_LOAD, _argument(0)), *families, _do(_RETURN, _REFUSE)])
+    if not network:
+        for numbers in (_CONNECT, _SENDMSG, _SENDMMSG):
+            yield from _if(_EQUAL, numbers[column], _FAIL + errno.ECONNREFUSED)
+        halves = [step for at in (0, 4) for step in (_do(_LOAD, _argument(4) + at), *_if_not(_EQUAL, 0, _REFUSE))]
+        yield from _call(_SENDTO[column], halves)  # without an address it writes to the other end of a pair
     # A pair of any other kind can be pointed at somebody else's socket.
     kinds = [_do(_LOAD, _argument(1)), _do(_AND, 0xF), *_if(_EQUAL, _STREAM, _ALLOW), *_if(_EQUAL, _SEQPACKET, _ALLOW)]
     yield from _call(

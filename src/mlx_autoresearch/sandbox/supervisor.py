@@ -23,7 +23,7 @@ from mlx_autoresearch.machine import system
 from mlx_autoresearch.machine.processes import memory
 
 from . import mounts
-from .confinement import Confinement
+from .confinement import OWN_THREADS, Confinement
 from .processes import MARK, SEPARATOR, Family, Process, kill_all, marked
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
@@ -133,7 +133,7 @@ def _become(command: Command) -> None:
         for fd in command.keep:
             os.set_inheritable(fd, True)
         if command.confinement is not None and command.namespaces:
-            mounts.only_writable(command.confinement.writable)
+            mounts.only_writable([*command.confinement.writable, OWN_THREADS])
         os.dup2(os.open(command.stdin, os.O_RDONLY), 0)  # not before: its mode could be changed through a descriptor
         if command.confinement is not None:
             command.confinement.enter(attributes=command.namespaces)
