@@ -135,6 +135,11 @@ class Ledger:
         self._records: list[Record] | None = None
         self._table: HeldFile | None = None  # once this process has written it
 
+    @property
+    def is_read(self) -> bool:
+        """Whether the file has been read."""
+        return self._records is not None
+
     def records(self) -> list[Record]:
         """All records, in order. Raises what `read` raises."""
         return list(self.read() if self._records is None else self._records)

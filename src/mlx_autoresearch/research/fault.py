@@ -29,14 +29,17 @@ def require_sound(search: Search, commit: str, error: Exception) -> None:
     """Return where the machine is well, so that `error` is the proposal's fault, or ours.
 
     commit: the best's, which the worktree holds afterwards. Raises Disturbed for a disk that takes no more, RunFailed
-    for a lost device, and what the workspace raises for a repository that is broken.
+    for a lost device, and for a repository that is broken `error`, where it is a user's line, or what git says.
     """
     if disk_error(error) and _may_be_the_machines(search):
         raise Disturbed(one_line(str(error), 400)) from error
     require_calm(search)
     search.restore()
-    search.workspace.keep(commit)
-    search.workspace.read(commit, EXPERIMENT)
+    try:
+        search.workspace.keep(commit)
+        search.workspace.read(commit, EXPERIMENT)
+    except ReportedError as broken:
+        raise (error if isinstance(error, ReportedError) else broken) from None
     require_working()
 
 

@@ -236,9 +236,9 @@ class Search:
 
     def _room(self) -> int:
         """Bytes that the next trial is going to write: the best's checkpoint twice, because a new one replaces it."""
-        best = self.ledger.best()
+        best = self.ledger.best() if self.ledger.is_read else None
         checkpoints = [self.home / trial.run / CHECKPOINT for trial in (best.trials if best else ())]
-        return 2 * max((path.stat().st_size for path in checkpoints if path.is_file()), default=0)
+        return 2 * max((512 * path.stat().st_blocks for path in checkpoints if path.is_file()), default=0)
 
     def folder(self, number: int) -> Path:
         """Where an experiment's files are."""

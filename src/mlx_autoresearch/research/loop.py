@@ -91,10 +91,10 @@ def _next(
 def _again(search: Search, action: Callable[[], T]) -> T:
     """Do `action`, and again from its start when something has ended it, with the worktree made anew.
 
-    Waits for a full disk. Raises RunFailed of `action` at once, a UserError when it comes twice, and RunFailed where
-    the action ends in other errors again and again.
+    Waits for a full disk. Raises RunFailed of `action` at once, the first UserError when a second one comes, and
+    RunFailed where the action ends in other errors again and again.
     """
-    search.disturbed = 0
+    search.disturbed, first = 0, None
     while True:
         search.disks.wait()
         try:
@@ -109,8 +109,10 @@ def _again(search: Search, action: Callable[[], T]) -> T:
             search.disturbed += 1
             if full and search.disks.trouble():
                 search.disturbed = 1
-            elif isinstance(error, ReportedError) and search.disturbed > 1 and not disk_error(error):
-                raise
+            elif isinstance(error, ReportedError) and not disk_error(error):
+                if first is not None:
+                    raise first from None
+                first = error
             elif search.disturbed > MOST:
                 place = search.home / TRACEBACK
                 HeldFile(place).write(trace(error).encode(errors="replace"))
