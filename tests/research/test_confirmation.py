@@ -179,23 +179,33 @@ def test_trouble_with_the_scoring(repository: Path, tiny: Config, text: list[np.
     assert records[2].reason == "metric: the model's logits are not finite"
 
 
-def test_weights_that_somebody_deleted_are_trained_again(
-    repository: Path, tiny: Config, text: list[np.ndarray]
+class Tidy(Quiet):
+    """Deletes the starting point's weights while the first experiment trains."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__()
+        self._home = home
+
+    def doing(self, what: str) -> None:
+        if what.startswith("experiment 1, seed"):
+            for weights in self._home.glob("experiments/0000/*/*.safetensors"):
+                weights.unlink()
+
+
+@pytest.mark.parametrize("confirmed", [True, None])
+def test_weights_that_somebody_deleted_are_trained_again_where_they_are_needed(
+    repository: Path, tiny: Config, request: pytest.FixtureRequest, confirmed: bool | None
 ) -> None:
+    if confirmed:
+        request.getfixturevalue("text")
     steps = [{"hypothesis": "a rate", "overrides": {"optimizer.matrix_lr": 0.02}}]
     config = make_search(tiny, steps, seeds=SEEDS)
     search = Search.start(config, repository / "runs", repository, run_trial=free_trial, confirm=Text())
-
-    class Tidy(Quiet):
-        def doing(self, what: str) -> None:
-            if what.startswith("experiment 1: confirming"):
-                return
-            if what.startswith("experiment 1, seed"):
-                for weights in search.home.glob("experiments/0000/*/*.safetensors"):
-                    weights.unlink()
-
-    run_search(search, Tidy())
-    assert [r.status for r in search.ledger.records() if r.event == "experiment"] == ["keep"]
+    run_search(search, Tidy(search.home))
+    [made] = [r for r in search.ledger.records() if r.event == "experiment"]
+    assert (made.status, made.confirmed) == ("keep", confirmed)
+    again = [r for r in search.ledger.records() if (r.event, r.number) == ("remeasure", 0)]
+    assert bool(again) == bool(confirmed)
 
 
 def test_records_of_before_have_no_answer(tmp_path: Path) -> None:

@@ -91,8 +91,14 @@ class Comparison:
         return self.gain + _DOUBT * self.error < wanted
 
 
+def text_of(search: Search) -> list[np.ndarray]:
+    """The pieces of a search's confirmation text; none where keeps cannot be confirmed."""
+    return pieces(find_data(search.config.start), search.config.start.evaluate.eval_tokens)
+
+
 def carries_over(
     search: Search,
+    text: Sequence[np.ndarray],
     models: tuple[Candidate, Candidate],
     pairs: Sequence[tuple[Trial, Trial]],
     folder: Path,
@@ -100,15 +106,12 @@ def carries_over(
     *,
     margin: float,
 ) -> bool | None:
-    """Whether the next piece of text bears a keep out; None where there is no text for it.
+    """Whether the next piece of `text` bears a keep out.
 
     models: the candidate and the best. pairs: their trials with the same seeds. folder: of the experiment in hand.
     margin: as in `contradicts`. When all pieces have been used the first one is next, and the view says so. A best that
     cannot be scored on this text confirms nothing either: None. Raises TrialFailed when the candidate cannot be scored.
     """
-    text = pieces(find_data(search.config.start), search.config.start.evaluate.eval_tokens)
-    if not text or not pairs:
-        return None
     asked = sum(r.decides and r.confirmed is not None for r in search.ledger.records())
     if asked == len(text):
         view.say(f"all {len(text)} pieces of the confirmation text have been used: it begins again with the first")
@@ -125,7 +128,7 @@ def carries_over(
 
 def announce(search: Search, view: View) -> None:
     """Say it where keeps cannot be confirmed."""
-    if not pieces(find_data(search.config.start), search.config.start.evaluate.eval_tokens):
+    if not text_of(search):
         view.say(
             f"the text is too short to confirm keeps: its confirmation part has less than {_ENOUGH} documents; "
             "decisions rest on the validation text alone"

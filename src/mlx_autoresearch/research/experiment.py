@@ -288,11 +288,13 @@ class Experiment:
         return replace(action, reason=f"in turns with the best: {action.reason}")
 
     def _confirmed_keep(self, candidate: Candidate, keep: Keep) -> Keep:
-        """The keep, once fresh text has said yes. Raises _Ended where that says no, and TrialFailed."""
-        pairs = self._pairs()
+        """The keep, once fresh text has said yes, where there is any. Raises _Ended for a no, and TrialFailed."""
+        if not (text := confirmation.text_of(self._search)):
+            return keep
+        pairs, models = self._pairs(), (candidate, self._champion.candidate)
         self._view.doing(f"experiment {self._number}: confirming it on other text")
         answer = confirmation.carries_over(
-            self._search, (candidate, self._champion.candidate), pairs, self._folder, self._view, margin=keep.margin
+            self._search, text, models, pairs, self._folder, self._view, margin=keep.margin
         )
         self._confirmed = answer
         if answer is False:
