@@ -56,7 +56,7 @@ _PER_SPEED = 0.2  # bits per byte that a run ends worse, for each time that its 
 _STEPS = 150
 _TEXT = 0.25  # standard deviation of what the validation text deviates for one change
 _PIECES, _DOCUMENTS, _BYTES, _SCATTER = 24, 128, 1000, 0.03  # of the confirmation text; scatter of one document
-_CHANGE = Change({EXPERIMENT: "M"}, {EXPERIMENT: "100644"}, 1, 1)
+_CHANGE = Change({EXPERIMENT: "M"}, 1, 1)
 _BINS = ((0.2, 1.0), (1.0, 2.0), (2.0, 3.0))
 
 

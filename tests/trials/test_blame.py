@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import pytest
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.sandbox.command import Outcome
 from mlx_autoresearch.trials import trial as trials
-from mlx_autoresearch.trials.clock import Clock
 from mlx_autoresearch.trials.limits import Limits
 from mlx_autoresearch.trials.trial import TrialFailed, status_of
 
@@ -30,12 +28,8 @@ def test_memory_that_scoring_lacks_is_the_trials_end_and_not_the_searchs(
         raise error
 
     monkeypatch.setattr(trials, "score_confined", scored)
-    summary = {"num_steps": 6, "training_seconds": 1.0, "peak_memory_mb": 1.0, "num_params_M": 1.0}
-    (tmp_path / "summary.json").write_text(json.dumps(summary))
-    clock = Clock()
-    clock.steps = 6
     with pytest.raises(TrialFailed) as failure:
-        trials._score(tmp_path, tmp_path, tiny, clock, Limits(), scratch=tmp_path, mark="test")
+        trials._score(tmp_path, tmp_path, tiny, Limits(), scratch=tmp_path, mark="test")
     assert failure.value.kind == "out of memory"
     assert failure.value.detail.startswith("while its logits were scored: out of memory: lower ")
 

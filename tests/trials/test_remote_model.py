@@ -43,7 +43,7 @@ def test_links_in_the_exchange_folder_are_not_followed(tmp_path: Path, monkeypat
     victim.write_text("dear")
     (tmp_path / "exchange").mkdir()
     monkeypatch.setattr(remote_model, "Running", Impostor)
-    given: dict[str, Any] = {"env": {}, "seconds": 9.0, "memory_mb": None, "mark": "test"}
+    given: dict[str, Any] = {"env": {}, "confinement": None, "seconds": 9.0, "memory_mb": None, "mark": "test"}
     with RemoteModel(tmp_path, victim, V, exchange=tmp_path / "exchange", **given) as model:
         for _ in range(2):
             model.hidden(mx.zeros((1, 4), mx.int32))

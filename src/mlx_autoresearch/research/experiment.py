@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from contextlib import nullcontext
-from dataclasses import replace
 from typing import Any
 
 from mlx_autoresearch.config.keys import differing
@@ -12,21 +11,20 @@ from mlx_autoresearch.config.load import settings_of, with_settings
 from mlx_autoresearch.errors import ReportedError, UserError
 from mlx_autoresearch.ledger.files import DIFF, OUTPUT, TRACEBACK
 from mlx_autoresearch.ledger.held import HeldFile, make_own_folder, remove
-from mlx_autoresearch.ledger.ledger import LONGEST_REASON, Record, Status, Trial, measured
+from mlx_autoresearch.ledger.ledger import LONGEST_REASON, Record, Status, measured
 from mlx_autoresearch.machine.standstill import Standstill
 from mlx_autoresearch.plain_text import one_line, printable
-from mlx_autoresearch.training.files import CHECKPOINT
 from mlx_autoresearch.trials.trial import TrialFailed, status_of
 
-from . import confirmation, fault, leftovers, turns
+from . import fault, leftovers
 from .candidate import Candidate
 from .champion import Champion
-from .decision import Discard, Judge, Keep
+from .comparison import Comparison, NotConfirmed
+from .decision import Discard, Keep
 from .editable import EXPERIMENT
 from .guard import integrity, rules
 from .handover import Refused
 from .home import Search
-from .measure import measure
 from .proposers.base import Context, Proposal, ProposalFailed, Proposer
 from .view import View
 from .workspace import NO_CHANGE
@@ -54,10 +52,8 @@ class Experiment:
         self._notes: list[str] = []  # for the reason
         self._hypothesis, self._kind = "no proposal", "other"
         self._overrides: dict[str, Any] = {}
-        self._trials: list[Trial] = []
         self._candidate: Candidate | None = None
-        self._confirmed: bool | None = None
-        self._simpler = False
+        self._comparison: Comparison | None = None  # once it is measured
 
     def conduct(self, trusted: dict[str, str]) -> Record | None:
         """Make, measure and record it; None when the proposer has no more.
@@ -204,116 +200,26 @@ class Experiment:
         )
 
     def _measure(self, candidate: Candidate) -> Keep | Discard:
-        """Train the candidate until the decision is made, and confirm a keep. Raises TrialFailed, _Ended."""
-        judge = self._champion.judge()
-        simpler = self._is_simpler(candidate)
-        action = self._compare(judge, candidate, simpler)
-        if isinstance(action, Keep) and self._may_be_the_machines(candidate):
-            action = self._in_turns(judge, candidate, simpler)
-        if isinstance(action, Keep) and action.margin:
-            earned = self._champion.earned_values()
-            if earned is not None and not judge.is_equal([t.val_bpb for t in self._trials], earned):
-                return Discard("equal to the best, but not to the last experiment that was kept for a gain")
-        if isinstance(action, Discard):
-            return action
-        self._simpler = bool(action.margin)
-        return self._confirmed_keep(candidate, action)
-
-    def _is_simpler(self, candidate: Candidate) -> bool:
-        """Whether it has less code, and changes no settings but the recipe's own, which go with the code.
-
-        Settings that change in passing would be kept unmeasured, a little further each time.
-        """
-        others = [key for key in self._overrides if not key.startswith("recipe.")]
-        return not others and self._workspace.has_less_code(self._best.commit, candidate.commit, candidate.change)
-
-    def _compare(self, judge: Judge, candidate: Candidate, simpler: bool) -> Keep | Discard:
-        """Train the candidate at the seeds of the best until the decision is made."""
-        trials, wanted = self._trials, 1
-        while True:
-            while len(trials) < wanted:
-                paired, _ = self._champion.values()
-                if len(trials) >= len(paired):  # the best has not been measured at this seed
-                    self._champion.extend()
-                    paired, _ = self._champion.values()
-                    if len(trials) >= len(paired):
-                        return Discard("undecided, and the best cannot be measured at another seed")
-                self._train(candidate, list(paired)[len(trials)])
-            paired, others = self._champion.values()
-            action = judge.next([t.val_bpb for t in trials], [*paired.values(), *others], simpler)
-            if isinstance(action, Keep | Discard):
-                return action
-            wanted += action.n
-
-    def _train(self, candidate: Candidate, seed: int) -> Trial:
-        self._view.doing(f"experiment {self._number}, seed {seed}: {self._hypothesis}")
-        self._trials.append(measure(self._search, candidate, seed, self._folder, self._view))
-        return self._trials[-1]
-
-    def _costs_the_same(self, candidate: Candidate) -> bool:
-        """Whether a step of the candidate is known to cost what a step of the best costs."""
-        code_changed = not candidate.change.status.keys() <= {EXPERIMENT}
-        return turns.same_cost(self._overrides, code_changed=code_changed)
-
-    def _may_be_the_machines(self, candidate: Candidate) -> bool:
-        """Whether a quieter machine may explain the gain: in a time budget, where a step may cost something else, so
-        that steps say nothing, or where the candidate made more of them than the best.
-        """
-        if self._search.config.decision.greedy or not turns.by_time(candidate.config):
-            return False
-        best, records = list(self._champion.trials().values()), self._search.ledger.records()
-        more = turns.more_done(self._trials, best, records, self._search.config.seeds)
-        return more or not self._costs_the_same(candidate)
-
-    def _in_turns(self, judge: Judge, candidate: Candidate, simpler: bool) -> Keep | Discard:
-        """Decide anew, by runs of the candidate and the best right after each other, at new seeds."""
-        seeds = self._champion.new_window()
-        first = len(self._trials)
-        best: list[Trial] = []
-
-        def best_at(seed: int) -> float | None:
-            best.extend(again := self._champion.measure_again([seed]))
-            return again[0].val_bpb if again else None
-
-        def candidate_at(seed: int) -> float:
-            return self._train(candidate, seed).val_bpb
-
-        action = turns.in_turns(judge, seeds, candidate_at, best_at, simpler=simpler)
-        if action is None:
-            return Discard("undecided, and the best cannot be measured at another seed")
-        records = self._search.ledger.records()
-        steady = not turns.more_done(self._trials[first:], best, records, self._search.config.seeds)
-        if isinstance(action, Keep) and self._costs_the_same(candidate) and not steady:
-            return Discard("made more steps than the best at the same cost, in turns too: the machine was not steady")
-        return replace(action, reason=f"in turns with the best: {action.reason}")
-
-    def _confirmed_keep(self, candidate: Candidate, keep: Keep) -> Keep:
-        """The keep, once fresh text has said yes, where there is any. Raises _Ended for a no, and TrialFailed."""
-        if not (text := confirmation.text_of(self._search)):
-            return keep
-        pairs, models = self._pairs(), (candidate, self._champion.candidate)
-        self._view.doing(f"experiment {self._number}: confirming it on other text")
-        answer = confirmation.carries_over(
-            self._search, text, models, pairs, self._folder, self._view, margin=keep.margin
+        """Compare the candidate with the best. Raises TrialFailed, _Ended."""
+        self._comparison = Comparison(
+            self._search,
+            self._champion,
+            self._view,
+            candidate,
+            overrides=self._overrides,
+            folder=self._folder,
+            name=f"experiment {self._number}",
+            hypothesis=self._hypothesis,
         )
-        self._confirmed = answer
-        if answer is False:
-            raise _Ended("rejected", confirmation.NO)
-        return replace(keep, reason=f"{keep.reason}; {confirmation.YES}") if answer else keep
-
-    def _pairs(self) -> list[tuple[Trial, Trial]]:
-        """The candidate's trials that decided, and the best's with the same seeds."""
-        paired, _ = self._champion.values()
-        best = self._champion.trials()
-        for seed in [t.seed for t in self._trials if t.seed in paired]:
-            if not (self._search.home / best[seed].run / CHECKPOINT).is_file():  # somebody made room on the disk
-                self._champion.measure_again([seed])
-        best = self._champion.trials()
-        return [(t, best[t.seed]) for t in self._trials if t.seed in paired]
+        try:
+            return self._comparison.decide()
+        except NotConfirmed as refused:
+            raise _Ended("rejected", str(refused)) from None
 
     def _record(self, status: Status, reason: str, started: float) -> Record:
         """Write the experiment down."""
         self._write(DIFF, self._diff())
+        compared = self._comparison
         record = Record(
             number=self._number,
             event="experiment",
@@ -328,9 +234,9 @@ class Experiment:
             overrides={key: _recordable(value) for key, value in self._overrides.items()},
             status=status,
             reason=one_line(reason, LONGEST_REASON),
-            confirmed=self._confirmed,
-            simpler=self._simpler,
-            **measured(self._trials, self._search.seconds() - started),
+            confirmed=compared.confirmed if compared else None,
+            simpler=compared.simpler if compared else False,
+            **measured(compared.trials if compared else [], self._search.seconds() - started),
         )
         leftovers.clean(self._folder)
         self._search.ledger.append(record)

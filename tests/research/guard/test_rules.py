@@ -47,10 +47,10 @@ def test_what_may_be_changed(path: str, editable: bool) -> None:
 )
 def test_an_experiment_adds_sources_only(name: str, allowed: bool, repository: Path) -> None:
     workspace = Workspace(repository, repository / "runs/test", "test")
-    change = Change({name: "A"}, {name: "100644"}, 1, 0)
+    change = Change({name: "A"}, 1, 0)
     found = rules.check_change(workspace, change, "HEAD", "HEAD")
     assert found == ([] if allowed else [f"{name} is no source: files of an experiment end in {ENDS}"])
-    assert rules.check_change(workspace, Change({name: "D"}, {name: "000000"}, 0, 1), "HEAD", "HEAD") == []
+    assert rules.check_change(workspace, Change({name: "D"}, 0, 1), "HEAD", "HEAD") == []
 
 
 def test_what_decides_the_metric_is_watched() -> None:
