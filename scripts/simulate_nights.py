@@ -40,6 +40,7 @@ import numpy as np
 
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.ledger.ledger import Ledger, Record, Trial
+from mlx_autoresearch.machine.disk import Disks
 from mlx_autoresearch.metric.bits import DocumentBits
 from mlx_autoresearch.research.candidate import Candidate
 from mlx_autoresearch.research.champion import Champion
@@ -188,7 +189,8 @@ class Simulated(Search):
         self.home, self.ledger, self.mark = home, Memory(), "simulated"
         self.workspace: Any = Git()
         self.run_trial, self.confirm = machine.train, machine.confirm
-        self.untrusted_code_ran, self.waited_seconds = False, 0.0
+        self.untrusted_code_ran, self.waited_seconds, self.disturbed = False, 0.0, 0
+        self.disks = Disks({})
         self.candidates = {"start": _candidate("start", 0.0)}
         machine.models[0.0] = Model()
 
@@ -259,7 +261,7 @@ def simulated(*, before: bool) -> Iterator[None]:
     }
     if before:
         replaced[f"{research}.champion.Champion._fall_back_where_exposed"] = lambda self: None
-        replaced[f"{research}.experiment.Experiment._may_be_the_machines"] = lambda self, candidate: False
+        replaced[f"{research}.comparison.Comparison._may_be_the_machines"] = lambda self: False
     with ExitStack() as stack:
         for name, value in replaced.items():
             stack.enter_context(patch(name, value))

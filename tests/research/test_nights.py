@@ -14,7 +14,7 @@ from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.ledger.ledger import Record, Trial
 from mlx_autoresearch.ledger.standing import earned_of
 from mlx_autoresearch.research.champion import Champion
-from mlx_autoresearch.research.experiment import Experiment
+from mlx_autoresearch.research.comparison import Comparison
 from mlx_autoresearch.research.turns import more_done, same_cost
 from tests.support.records import TRIAL, record
 
@@ -176,7 +176,7 @@ def code_only(monkeypatch: pytest.MonkeyPatch) -> None:
         return self._simulated.candidates[self._commit]
 
     monkeypatch.setattr(nights["Tried"], "_check", check)
-    monkeypatch.setattr(Experiment, "_may_be_the_machines", lambda self, candidate: False)
+    monkeypatch.setattr(Comparison, "_may_be_the_machines", lambda self: False)
 
 
 def test_settings_that_change_in_passing_are_no_simplification(simplifying: Bench):
