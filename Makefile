@@ -45,12 +45,15 @@ verify-kernels: .venv/ready ## Check the Metal kernels in the simulator, on any 
 verify-metal: .venv/ready ## Run the same cases on this Mac's GPU
 	$(BIN)/mlx-autoresearch kernels verify --on metal $(ARGS)
 
+# Tests spend much of their time waiting for processes: three files at once suit two cores, and PARALLEL= runs one.
+PARALLEL ?= --numprocesses=3 --dist=loadfile
+
 # Without ARGS what differs on macOS runs a second time, in a simulated Mac (tests/support/mac), and a few numeric tests
 # with every BLAS.
 test: .venv/dev ## Run the tests, ARGS="-k name" for some of them
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 ifeq ($(ARGS)$(shell uname -s),Linux)
-	$(BIN)/python -m tests.support.mac -m pytest tests/sandbox tests/research tests/sweep tests/trials
+	$(BIN)/python -m tests.support.mac -m pytest $(PARALLEL) tests/sandbox tests/research tests/sweep tests/trials
 	$(BIN)/python scripts/numeric_matrix.py --short
 endif
 
