@@ -15,7 +15,7 @@ from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.errors import GPUInterrupted, MetricRefused
 from mlx_autoresearch.ledger.ledger import Ledger, Record
 from mlx_autoresearch.metric.bits import DocumentBits
-from mlx_autoresearch.research.confirmation import NO, YES, Comparison, pieces
+from mlx_autoresearch.research.confirmation import NO, YES, Gain, pieces
 from mlx_autoresearch.research.home import Search
 from tests.support.laboratory import Quiet, free_trial, make_search, run_search
 from tests.support.records import RECORD
@@ -55,7 +55,7 @@ def test_the_gain_is_in_bits_per_byte_over_all_documents_and_seeds():
     sizes = np.array([100, 300])
     best = [scored(np.array([2.0, 1.0]), sizes), scored(np.array([2.2, 1.0]), sizes)]
     candidate = [scored(np.array([1.8, 1.0]), sizes), scored(np.array([1.8, 1.0]), sizes)]
-    found = Comparison.of(candidate, best)
+    found = Gain.of(candidate, best)
     assert found.gain == pytest.approx(0.3 * 100 / 400)
     rest = np.array([30 - 0.075 * 100, -0.075 * 300])
     assert found.error == pytest.approx(math.sqrt(2 * (rest @ rest)) / 400)
@@ -67,7 +67,7 @@ def test_the_standard_error_is_the_scatter_of_the_gain():
     for _ in range(400):
         sizes = rng.integers(100, 2000, 60)
         saved = rng.normal(0.02, 0.05, 60)
-        found = Comparison.of([scored(2.0 - saved, sizes)], [scored(np.full(60, 2.0), sizes)])
+        found = Gain.of([scored(2.0 - saved, sizes)], [scored(np.full(60, 2.0), sizes)])
         gains.append(found.gain)
         errors.append(found.error)
     assert np.mean(errors) == pytest.approx(np.std(gains), rel=0.1)
@@ -80,7 +80,7 @@ def test_a_true_gain_is_almost_never_contradicted(size: float):
     error, trials = 0.005, 4000
     here, there = (size * error + rng.normal(0, error, trials) for _ in range(2))
     kept = there > 0  # it was kept for a gain on the validation text
-    wrong = [Comparison(h, error).contradicts(t, 0.0) for h, t in zip(here[kept], there[kept], strict=True)]
+    wrong = [Gain(h, error).contradicts(t, 0.0) for h, t in zip(here[kept], there[kept], strict=True)]
     assert np.mean(wrong) < (0.05 if size < 1 else 0.04)
 
 
@@ -91,13 +91,13 @@ def test_a_gain_that_only_the_validation_text_has_is_always_contradicted(gain: f
     sizes = rng.integers(500, 3000, 100)
     for _ in range(100):
         candidate = scored(2.0 - here + rng.normal(0, 0.05, 100), sizes)
-        assert Comparison.of([candidate], [scored(np.full(100, 2.0), sizes)]).contradicts(gain, 0.0)
+        assert Gain.of([candidate], [scored(np.full(100, 2.0), sizes)]).contradicts(gain, 0.0)
 
 
 def test_a_simplification_may_be_a_little_worse_and_not_much():
-    assert not Comparison(-0.01, 0.002).contradicts(-0.005, margin=0.015)
-    assert Comparison(-0.03, 0.002).contradicts(-0.005, margin=0.015)
-    assert not Comparison(-0.001, 0.002).contradicts(-0.0005, margin=0.0)
+    assert not Gain(-0.01, 0.002).contradicts(-0.005, margin=0.015)
+    assert Gain(-0.03, 0.002).contradicts(-0.005, margin=0.015)
+    assert not Gain(-0.001, 0.002).contradicts(-0.0005, margin=0.0)
 
 
 class Text:

@@ -57,14 +57,14 @@ def pieces(data: PreparedData, eval_tokens: int) -> list[np.ndarray]:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Gain:
     """gain: by how many bits per byte a candidate is better than the best on a piece. error: its standard error."""
 
     gain: float
     error: float
 
     @classmethod
-    def of(cls, candidate: Sequence[DocumentBits], best: Sequence[DocumentBits]) -> Comparison:
+    def of(cls, candidate: Sequence[DocumentBits], best: Sequence[DocumentBits]) -> Gain:
         """From the models of both, trained with the same seeds and scored on the same documents.
 
         The gain is a ratio of two sums over documents, bits saved by bytes. Its standard error is that of the ratio
@@ -123,7 +123,7 @@ def carries_over(
         view.say(f"not confirmed: the best cannot be scored on the confirmation text ({failure})")
         return None
     gain = fmean(theirs.val_bpb - ours.val_bpb for ours, theirs in pairs)
-    return not Comparison.of(candidate, best).contradicts(gain, margin)
+    return not Gain.of(candidate, best).contradicts(gain, margin)
 
 
 def announce(search: Search, view: View) -> None:

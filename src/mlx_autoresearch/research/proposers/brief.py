@@ -52,7 +52,8 @@ The current best has val_bpb {_bpb(level(context.history, best))} (experiment {b
 - To add a setting, declare it in src/mlx_autoresearch/recipe/settings.py and set it in the section `recipe:` of
   {EXPERIMENT}.
 - Do not touch git, other files, or anything outside this folder. Do not train; leave no process running.
-- Code may import mlx, numpy and what the files already import. Logits must not depend on later tokens.
+- Code may import mlx and numpy under their usual names (mx, nn, optim, np), and what the files already import.
+  Logits must not depend on later tokens.
 - {rule} It is then confirmed on other text: what fits the validation text alone is
   rejected. A keep that later measurements do not bear out is taken back.
 - Simpler is better: an equal result with less code is kept, where no settings change but those in `recipe:`. A tiny
