@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -27,7 +28,8 @@ def findings_of(mutation: Mutation, compiler: str) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def found(request: pytest.FixtureRequest) -> dict[tuple[str, str], dict[str, str]]:
     """(compiler, mutation) -> findings, for every test that was selected; compilers run side by side."""
-    selected = [item for item in request.session.items if "found" in getattr(item, "fixturenames", ())]
+    own = (item for item in request.session.items if item.path == Path(__file__))
+    selected = [item for item in own if "found" in getattr(item, "fixturenames", ())]
     parameters = [item.callspec.params for item in selected if isinstance(item, pytest.Function)]
     jobs = [(given["family"], given["mutation"]) for given in parameters if compiler_path(given["family"])]
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -57,11 +57,11 @@ def test_steps_tokens_and_parameters_are_counted_here(
     assert written["total_tokens_M"] == 6 * 256 / 1e6
 
 
-@pytest.mark.parametrize(("told", "found"), [(700.0, 700.0), (0.1, 500.0), (-1.0, 500.0), (1e9, 1e9)])
+@pytest.mark.parametrize(("told", "expected"), [(700.0, 700.0), (0.1, 500.0), (-1.0, 500.0), (1e9, 1e9)])
 def test_less_memory_than_the_checkpoint_takes_is_not_believed(
-    tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: float, found: float
+    tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: float, expected: float
 ) -> None:
-    assert trained(monkeypatch, tmp_path / "run", tiny, peak_memory_mb=told).peak_memory_mb == found
+    assert trained(monkeypatch, tmp_path / "run", tiny, peak_memory_mb=told).peak_memory_mb == expected
 
 
 @pytest.mark.parametrize(

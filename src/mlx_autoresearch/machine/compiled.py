@@ -184,23 +184,23 @@ def _use_ptx_cache() -> None:
         whole = _ptx(folder)
         for code in set(folder.rglob("*.ptx")) - set(whole):  # MLX fails at them
             code.unlink(missing_ok=True)
-        used = {code: max(code.stat().st_mtime, code.stat().st_atime) for code in whole}
-        for code in sorted(whole, key=used.__getitem__)[:-_MOST_PTX]:
+        for code in sorted(whole, key=whole.__getitem__)[:-_MOST_PTX]:
             for suffix in (".ptx", ".txt", ".cu"):
                 code.with_suffix(suffix).unlink(missing_ok=True)
         os.environ[PTX_FOLDER] = str(folder.absolute())
 
 
-def _ptx(folder: Path) -> list[Path]:
-    """The compiled code in a folder of MLX's, but for what was not written to its end."""
-    whole = []
+def _ptx(folder: Path) -> dict[Path, float]:
+    """The compiled code in a folder of MLX's, but for what was not written to its end, and when it was last used."""
+    whole = {}
     for source in folder.rglob("*.cu"):  # which is written last
         code, names = source.with_suffix(".ptx"), source.with_suffix(".txt")
         with suppress(OSError):
+            before = code.stat()  # reading it counts as a use
             with code.open("rb") as file:
                 elf = file.read(4) == b"\x7fELF"
-            if names.stat().st_size and (is_complete(code) if elf else code.stat().st_size):
-                whole.append(code)
+            if names.stat().st_size and (is_complete(code) if elf else before.st_size):
+                whole[code] = max(before.st_mtime, before.st_atime)
     return whole
 
 
