@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -114,12 +115,14 @@ def test_what_is_closed_stays_closed_inside_a_folder_that_is_allowed(place: Simp
     (tmp_path / "beside").write_text("open")
     (place.outside / "named").write_text("open")
     (place.outside / "link").symlink_to(tmp_path / "beside")
+    pythons = confined_to(place.inside)
     allowed = make(
-        readable=[*confined_to(place.inside).readable, tmp_path, place.outside / "named"],
+        readable=[*pythons.readable, tmp_path, place.outside / "named"],
         writable=[place.inside],
         closed=[place.outside],
         network=False,
     )
+    allowed = replace(allowed, listed=[*allowed.listed, *pythons.listed])
     tries = [f"open({str(path)!r}).read()" for path in (tmp_path / "beside", place.outside / "named", place.secret)]
     assert list(answers(run(attempts(*tries), allowed, place.inside)).values())[:2] == ["done", "done"]
     assert list(answers(run(attempts(*tries), allowed, place.inside)).values())[2] in REFUSED

@@ -77,7 +77,10 @@ def test_a_script_that_is_no_text_and_a_program_that_is_gone(tmp_path: Path) -> 
     assert set(program_files(str(loop))) == {str(loop)}
 
 
-def test_the_folder_that_the_search_was_started_in_is_not_imported_from(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folder_that_the_search_was_started_in_is_not_imported_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", ["", str(Path.cwd()), *sys.path])
     assert str(Path.cwd()) not in set(python_files())
     assert str(Path.cwd()) in private_places()

@@ -114,7 +114,7 @@ def test_an_agent_edits_the_worktree_and_gives_its_hypothesis(context: Context):
     assert proposal == Proposal("x is one", "other")
     assert (context.worktree / "model.py").read_text() == "x = 1"
     brief = (context.folder / "brief.md").read_text()
-    assert (context.folder / "transcript.txt").read_text().splitlines()[0] == str(len(brief))
+    assert str(len(brief)) in (context.folder / "transcript.txt").read_text().splitlines()
     assert sorted(path.name for path in context.folder.iterdir()) == ["brief.md", "transcript.txt"]
 
 

@@ -27,7 +27,8 @@ def environment(model: str = DEFAULT) -> dict[str, str]:
     assert model in MODELS
     # Stand-ins that are Python programs run in this environment.
     paths = {"PYTHONPATH": [HERE / "startup"], "PATH": [HERE / "bin", Path(sys.executable).parent]}
-    return {MODEL: model} | {
+    # Confined programs read Xcode's folder, wherever it is: here the stand-ins, which their Python needs, are in it.
+    return {MODEL: model, "DEVELOPER_DIR": str(HERE.parents[1])} | {
         name: os.pathsep.join([*map(str, folders), *filter(None, [os.environ.get(name)])])
         for name, folders in paths.items()
     }
