@@ -119,7 +119,7 @@ def test_an_agent_edits_the_worktree_and_gives_its_hypothesis(context: Context):
 
 
 # It lives on for a moment: on macOS an orphan that left its session is found only if its parent was seen.
-LEAVES_ONE = "import subprocess, time; subprocess.Popen(['sleep', '60'], start_new_session=True); time.sleep(0.5)"
+LEAVES_ONE = "import subprocess, time; subprocess.Popen(['sleep', '60'], start_new_session=True); time.sleep(2)"
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ LEAVES_ONE = "import subprocess, time; subprocess.Popen(['sleep', '60'], start_n
         ("import sys; print('no key'); sys.exit(3)", "exception", "exit code 3: no key"),
         ("import time; time.sleep(60)", "timeout", "not done after 0.02 minutes"),
         (
-            "import subprocess, time; subprocess.Popen(['sleep', '60'], start_new_session=True); time.sleep(0.5)",
+            "import subprocess, time; subprocess.Popen(['sleep', '60'], start_new_session=True); time.sleep(2)",
             "guard",
             "left 1 process",
         ),
