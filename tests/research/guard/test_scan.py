@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import ast
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import mlx_autoresearch
 from mlx_autoresearch.config.settings import Config
+from mlx_autoresearch.research.guard import reader
 from mlx_autoresearch.research.guard.scan import scan
 
 ROOT = Path(mlx_autoresearch.__file__).parents[2]
@@ -127,3 +130,19 @@ def test_nothing_that_a_recipe_is_given_leads_to_the_data() -> None:
         classes += [kind for kind in found if isinstance(kind, type) and kind.__name__ not in seen]
     assert {"RecipeConfig", "GPTConfig", "TrainConfig", "OptimizerConfig"} <= seen
     assert seen.isdisjoint({"Config", "DataConfig", "Stdlib", "Text", "Hub", "Gutenberg"})
+
+
+def test_what_a_builtin_means_is_looked_up_in_every_function_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of 250,000 bytes that asked for it at every use took many minutes, in the process that must go on."""
+    walked: list[ast.AST] = []
+
+    def walk(node: ast.AST) -> Iterator[ast.AST]:
+        walked.append(node)
+        return original(node)
+
+    original = ast.walk
+    monkeypatch.setattr(reader.ast, "walk", walk)
+    arguments = ", ".join(f"a{i}" for i in range(50))
+    found = scan(PATH, f"def f({arguments}):\n    {'open, ' * 50}\n".encode(), None)
+    assert found and all("uses open" in problem or "more" in problem for problem in found)
+    assert sum(isinstance(node, ast.arguments) for node in walked) == 1

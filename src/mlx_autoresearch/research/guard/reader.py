@@ -33,6 +33,7 @@ class _Reader:
         self.parents = {id(child): node for node in self.nodes for child in ast.iter_child_nodes(node)}
         self.declared_global = {name for n in self.nodes if isinstance(n, ast.Global) for name in n.names}
         self.imports = Imports(self.nodes, path)
+        self.functions: dict[int, tuple[set[str], set[int]]] = {}  # see _function
 
     def uses(self) -> Iterator[tuple[int, str]]:
         for node in self.nodes:
@@ -173,15 +174,22 @@ class _Reader:
             return False
         inner: ast.AST = node
         while (outer := self.parents.get(id(inner))) is not None:
-            body = getattr(outer, "body", None)
             if isinstance(outer, ast.ClassDef):  # what its body deletes is looked up among the builtins
                 return False
             if isinstance(outer, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-                arguments = {argument.arg for argument in ast.walk(outer.args) if isinstance(argument, ast.arg)}
-                if name in arguments and (inner is body or (isinstance(body, list) and inner in body)):
+                arguments, body = self._function(outer)
+                if name in arguments and id(inner) in body:
                     return True
             inner = outer
         return False
+
+    def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> tuple[set[str], set[int]]:
+        """The names of a function's arguments, and the ids of what its body consists of; found once for each."""
+        if id(node) not in self.functions:
+            arguments = {argument.arg for argument in ast.walk(node.args) if isinstance(argument, ast.arg)}
+            body = node.body if isinstance(node.body, list) else [node.body]
+            self.functions[id(node)] = arguments, set(map(id, body))
+        return self.functions[id(node)]
 
     def _is_plain_format(self, node: ast.Attribute) -> bool:
         """Whether the replacement fields of "...".format are written there and read no attribute that reaches out."""
