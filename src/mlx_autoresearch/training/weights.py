@@ -64,10 +64,15 @@ def read_digest(path: Path) -> tuple[str, int]:
             header: Any = json.loads(content[8 : 8 + size], object_pairs_hook=_unique)
             if not isinstance(header, dict):
                 raise ValueError("its header is no table")
+            entries, room = [], len(content) - 8 - size
             for name in sorted(n for n in header if n.startswith(MODEL)):
                 dtype, shape, (begin, end) = (header[name][key] for key in ("dtype", "shape", "data_offsets"))
                 if not (0 <= begin <= end <= len(content) - 8 - size and all(n >= 0 for n in shape)):
                     raise ValueError(f"{name} lies outside of it")
+                if (room := room - (end - begin)) < 0:  # reading it would take as long as its header likes
+                    raise ValueError(f"{name} lies where others lie")
+                entries.append((name, dtype, shape, begin, end))
+            for name, dtype, shape, begin, end in entries:
                 _describe(hashed, name, dtype, shape)
                 with memoryview(content) as view:
                     hashed.update(view[8 + size + begin : 8 + size + end])
