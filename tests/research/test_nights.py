@@ -143,6 +143,25 @@ def test_a_best_that_later_measurements_expose_is_demoted_and_does_not_come_back
     assert sum(r.event == "demote" for r in bench.search.ledger.records()) == 1  # and experiment 1 stays
 
 
+def test_the_champion_is_who_the_ledger_says_where_git_fails_at_a_demotion(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window = bench.search.config.seeds.window_of
+    bench.tries(-8.0)
+    bench.luck = lambda key, seed: -10.0 if key == 0.002 and window(seed) <= 1 else 0.0
+    assert bench.tries(0.0).status == "keep"  # by luck that its first seeds have
+    bench.luck = lambda key, seed: 0.0
+
+    def fails(commit: str) -> None:
+        raise RuntimeError("git failed")
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr(bench.search.workspace, "keep", fails)
+        bench.champion.refresh()
+    assert bench.champion.record.number == 1
+    assert bench.champion.candidate.commit == bench.champion.record.commit
+
+
 def test_demotions_go_back_as_far_as_they_must(bench: Bench):
     """Experiment 1 had luck in two windows, so its first fresh values speak for it; experiment 2 had more, in one."""
     window = bench.search.config.seeds.window_of

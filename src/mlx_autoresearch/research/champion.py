@@ -181,7 +181,7 @@ class Champion:
             if action is None or isinstance(action, Keep):
                 return
             reason = f"no longer the best: in turns with experiment {before.number} at new seeds, {action.reason}"
-            self._demote(best, before, one_line(reason, LONGEST_REASON))
+            self._demote(best, before, rival, one_line(reason, LONGEST_REASON))
 
     def _before(self) -> Record | None:
         """The best before this one; None for the baseline."""
@@ -189,11 +189,11 @@ class Champion:
         kept = (r for r in self._search.ledger.records() if r.decides and r.status == "keep")
         return None if best.event == "baseline" else next((r for r in kept if r.commit == best.parent), None)
 
-    def _demote(self, best: Record, before: Record, reason: str) -> None:
+    def _demote(self, best: Record, before: Record, rival: Candidate, reason: str) -> None:
         demoted = replace(
             best, event="demote", parent=before.commit, status="discard", reason=reason, **measured([], 0.0)
         )
         self._search.ledger.append(demoted)
-        self._search.workspace.keep(before.commit)
-        self.candidate = candidate_at(self._search, before.commit)
+        self.candidate = rival
+        self._search.disks.surely(lambda: self._search.workspace.keep(before.commit))
         self._view.decided(demoted, before)
