@@ -28,7 +28,7 @@ class Disturbed(Exception):
 def require_sound(search: Search, commit: str, error: Exception) -> None:
     """Return where the machine is well, so that `error` is the proposal's fault, or ours.
 
-    commit: the best's, which the worktree holds afterwards. Raises Disturbed for a disk that takes no more, RunFailed
+    commit: the best's, on which the branch stands afterwards. Raises Disturbed for a disk that takes no more, RunFailed
     for a lost device, and for a repository that is broken `error`, where it is a user's line, or what git says.
     """
     if disk_error(error) and _may_be_the_machines(search):

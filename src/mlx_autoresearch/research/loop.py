@@ -89,7 +89,7 @@ def _next(
 
 
 def _again(search: Search, action: Callable[[], T]) -> T:
-    """Do `action`, and again from its start when something has ended it, with the worktree made anew.
+    """Do `action`, and again from its start when something has ended it, with what it left behind taken away.
 
     Waits for a full disk. Raises RunFailed of `action` at once, the first UserError when a second one comes, and
     RunFailed where the action ends in other errors again and again.
