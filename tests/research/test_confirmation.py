@@ -17,11 +17,10 @@ from mlx_autoresearch.ledger.ledger import Ledger, Record
 from mlx_autoresearch.metric.bits import DocumentBits
 from mlx_autoresearch.research.confirmation import NO, YES, Gain, pieces
 from mlx_autoresearch.research.home import Search
-from tests.support.laboratory import Quiet, free_trial, make_search, run_search
+from tests.support.laboratory import SEEDS, Quiet, free_trial, make_search, run_search
 from tests.support.records import RECORD
 
 LN2 = math.log(2)
-SEEDS = {"baseline": 3, "best": 1, "most": 3}
 
 
 def prepared(*tokens: int) -> Any:

@@ -10,7 +10,7 @@ import pytest
 from mlx_autoresearch.config.settings import Config
 from mlx_autoresearch.data.prepared import open_prepared
 from mlx_autoresearch.errors import RunFailed, UserError
-from mlx_autoresearch.ledger.ledger import Record, Trial
+from mlx_autoresearch.ledger.ledger import Trial
 from mlx_autoresearch.ledger.noise import Noise
 from mlx_autoresearch.machine.paths import cache_dir
 from mlx_autoresearch.methods import FIRST
@@ -18,34 +18,22 @@ from mlx_autoresearch.report.history import History
 from mlx_autoresearch.research.champion import Champion
 from mlx_autoresearch.research.home import Search
 from mlx_autoresearch.research.status import status_text
-from mlx_autoresearch.research.view import View
 from mlx_autoresearch.trials.trial import TrialFailed
-from tests.support.laboratory import Quiet, free_trial, git, make_search, run_search
-
-SEEDS = {"baseline": 3, "best": 1, "most": 3}
-
-
-def lr(value: float) -> dict[str, Any]:
-    return {
-        "hypothesis": f"learning rate {value}",
-        "kind": "learning rate",
-        "overrides": {"optimizer.matrix_lr": value},
-    }
-
-
-def run(repository: Path, tiny: Config, steps: list[dict[str, Any]], **settings: Any) -> Search:
-    config = make_search(tiny, steps, **{"seeds": SEEDS} | settings)
-    search = Search.start(config, repository / "runs", repository, run_trial=free_trial)
-    run_search(search)
-    return search
-
-
-def experiments(search: Search) -> list[Record]:
-    return [r for r in search.ledger.records() if r.event == "experiment"]
+from tests.support.laboratory import (
+    SEEDS,
+    Quiet,
+    experiments,
+    free_trial,
+    git,
+    lr,
+    make_search,
+    run_search,
+    run_steps,
+)
 
 
 def test_a_search_of_another_metric_is_looked_at_and_not_resumed(repository: Path, tiny: Config) -> None:
-    search = run(repository, tiny, [lr(0.02)])
+    search = run_steps(repository, tiny, [lr(0.02)])
     ledger = search.home / "ledger.jsonl"
     assert "measured_with" not in status_text(search.home)
     old = [json.loads(line) | {"methods": asdict(FIRST)} for line in ledger.read_text().splitlines()]
@@ -57,7 +45,7 @@ def test_a_search_of_another_metric_is_looked_at_and_not_resumed(repository: Pat
 
 
 def test_what_helps_is_kept_and_what_does_not_is_discarded(repository: Path, tiny: Config) -> None:
-    search = run(repository, tiny, [lr(0.02), lr(0.5), lr(0.001)])
+    search = run_steps(repository, tiny, [lr(0.02), lr(0.5), lr(0.001)])
     assert [(r.number, r.status) for r in experiments(search)] == [(1, "keep"), (2, "discard"), (3, "keep")]
     first, second, third = experiments(search)
     assert (second.parent, third.parent) == (first.commit, first.commit)
@@ -69,7 +57,7 @@ def test_what_helps_is_kept_and_what_does_not_is_discarded(repository: Path, tin
 
 
 def test_every_experiment_can_be_diffed_but_the_branch_holds_kept_ones_only(repository: Path, tiny: Config) -> None:
-    search = run(repository, tiny, [lr(0.02), lr(0.5)])
+    search = run_steps(repository, tiny, [lr(0.02), lr(0.5)])
     kept, discarded = experiments(search)
     assert git(repository, "rev-parse", "refs/research/test/0002").strip() == discarded.commit
     assert "+  matrix_lr: 0.5" in git(repository, "show", discarded.commit)
@@ -85,7 +73,7 @@ def test_the_users_checkout_is_not_touched(repository: Path, tiny: Config) -> No
         git(repository, "rev-parse", "HEAD"),
         git(repository, "stash", "list"),
     )
-    run(repository, tiny, [lr(0.02)])
+    run_steps(repository, tiny, [lr(0.02)])
     assert before == (
         git(repository, "status", "--porcelain"),
         git(repository, "rev-parse", "HEAD"),
@@ -97,7 +85,7 @@ def test_the_users_checkout_is_not_touched(repository: Path, tiny: Config) -> No
 def test_a_new_best_is_measured_again_at_new_seeds_which_its_rivals_are_paired_with(
     repository: Path, tiny: Config
 ) -> None:
-    search = run(repository, tiny, [lr(0.02), lr(0.0199)])
+    search = run_steps(repository, tiny, [lr(0.02), lr(0.0199)])
     records = search.ledger.records()
     assert [r.event for r in records[:3]] == ["baseline", "experiment", "remeasure"]
     used = {t.seed for r in records[:2] for t in r.trials}
@@ -107,13 +95,13 @@ def test_a_new_best_is_measured_again_at_new_seeds_which_its_rivals_are_paired_w
 
 
 def test_checkpoints_of_discarded_experiments_are_deleted(repository: Path, tiny: Config) -> None:
-    search = run(repository, tiny, [lr(0.02), lr(0.5)])
+    search = run_steps(repository, tiny, [lr(0.02), lr(0.5)])
     left = sorted(p.relative_to(search.home).parts[1] for p in search.home.glob("experiments/*/*/*.safetensors"))
     assert "0001" in left and "0002" not in left
 
 
 def test_greedy_decides_after_one_seed(repository: Path, tiny: Config) -> None:
-    search = run(repository, tiny, [lr(0.02), lr(0.5), lr(0.01)], decision={"greedy": True})
+    search = run_steps(repository, tiny, [lr(0.02), lr(0.5), lr(0.01)], decision={"greedy": True})
     records = search.ledger.records()
     assert [r.event for r in records] == ["baseline", *["experiment"] * 3]  # nothing is measured again
     assert [r.status for r in records] == ["keep", "keep", "discard", "keep"]
@@ -121,7 +109,7 @@ def test_greedy_decides_after_one_seed(repository: Path, tiny: Config) -> None:
 
 
 def test_a_proposal_that_does_not_validate_is_rejected_and_told_why(repository: Path, tiny: Config) -> None:
-    search = run(
+    search = run_steps(
         repository,
         tiny,
         [
@@ -187,30 +175,6 @@ def test_the_time_that_a_trial_waits_for_the_device_does_not_count(
     assert [(r.status, r.seconds) for r in search.ledger.records()] == [("keep", 3), ("crash", 3), ("keep", 3)]
 
 
-def test_a_search_that_has_measured_nothing_is_replaced_by_a_second_start(repository: Path, tiny: Config) -> None:
-    def crashes(config: Config, **given: Any) -> Trial:
-        given["folder"].mkdir(parents=True)
-        raise TrialFailed("out of memory", "no")
-
-    config = make_search(tiny, [lr(0.02)], seeds=SEEDS)
-    search = Search.start(config, repository / "runs", repository, run_trial=crashes)
-    with pytest.raises(RunFailed):
-        run_search(search)
-    with search.locked(), pytest.raises(UserError, match="holds a search already"):
-        Search.start(config, repository / "runs", repository, run_trial=free_trial)
-    again = run(repository, tiny, [lr(0.001)])
-    assert [(r.number, r.status) for r in again.ledger.records()][:2] == [(0, "keep"), (1, "keep")]
-    assert b"matrix_lr: 0.001" in (again.workspace.read(again.workspace.best, "research/experiment.yaml") or b"")
-
-
-def test_a_search_whose_ledger_was_lost_is_not_replaced(repository: Path, tiny: Config) -> None:
-    search = run(repository, tiny, [lr(0.02)])
-    search.ledger.path.unlink()
-    with pytest.raises(UserError, match="holds a search already"):
-        Search.start(search.config, repository / "runs", repository, run_trial=free_trial)
-    assert (search.home / "experiments/0001").is_dir()
-
-
 def test_the_search_stops_after_as_many_experiments_as_asked(repository: Path, tiny: Config) -> None:
     config = make_search(tiny, [lr(x) for x in (0.5, 0.6, 0.7, 0.8)], seeds=SEEDS, experiments=3)
     search = Search.start(config, repository / "runs", repository, run_trial=free_trial)
@@ -237,45 +201,6 @@ def test_an_interrupted_experiment_is_forgotten_and_its_number_used_again(reposi
     assert [(r.number, r.status) for r in experiments(again)] == [(1, "discard"), (2, "keep")]
 
 
-def test_a_research_is_started_once_and_run_by_one_process(repository: Path, tiny: Config) -> None:
-    search = run(repository, tiny, [lr(0.5)])
-    with pytest.raises(UserError, match="holds a search already"):
-        Search.start(search.config, repository / "runs", repository, run_trial=free_trial)
-    with pytest.raises(UserError, match="branch research/test exists already"):
-        Search.start(search.config, repository / "elsewhere", repository, run_trial=free_trial)
-    from filelock import FileLock
-
-    with FileLock(search.home / ".lock"), pytest.raises(UserError, match="another process"):
-        run_search(Search.open(search.home, run_trial=free_trial))
-
-
-def test_a_start_that_was_killed_half_way_can_be_repeated(
-    repository: Path, tiny: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def killed(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    for place in ("Workspace.create", "write_atomically"):
-        with monkeypatch.context() as patch:
-            patch.setattr(f"mlx_autoresearch.research.home.{place}", killed)
-            with pytest.raises(KeyboardInterrupt):
-                run(repository, tiny, [lr(0.5)])
-    again = run(repository, tiny, [lr(0.02)])
-    assert [r.status for r in experiments(again)] == ["keep"]
-
-
-def test_a_folder_that_is_no_research_is_left_alone(repository: Path, tiny: Config, tmp_path: Path) -> None:
-    precious = tmp_path / "documents" / "thesis.tex"
-    precious.parent.mkdir()
-    precious.write_text("years of work")
-    git(repository, "branch", "research/documents")
-    config = make_search(tiny, [lr(0.5)], seeds=SEEDS, tag="documents")
-    with pytest.raises(UserError, match="exists and holds no search"):
-        Search.start(config, tmp_path, repository, run_trial=free_trial)
-    assert precious.read_text() == "years of work"
-    assert "research/documents" in git(repository, "branch")
-
-
 def test_a_research_may_live_outside_the_checkout(
     repository: Path, tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -288,7 +213,7 @@ def test_a_research_may_live_outside_the_checkout(
 
 
 def test_changed_validation_data_end_the_search(repository: Path, tiny: Config) -> None:
-    search = run(repository, tiny, [lr(0.5), lr(0.6)], experiments=1)
+    search = run_steps(repository, tiny, [lr(0.5), lr(0.6)], experiments=1)
     data = open_prepared(tiny.data.source, vocab_size=tiny.data.vocab_size, cache_dir=cache_dir())
     tokens = data.path / next(iter(data.manifest.splits["val"].files))
     honest = tokens.read_bytes()
@@ -303,7 +228,7 @@ def test_changed_validation_data_end_the_search(repository: Path, tiny: Config) 
 
 def test_two_researches_live_side_by_side(repository: Path, tiny: Config) -> None:
     for tag in ("one", "two"):
-        search = run(repository, tiny, [lr(0.02)], tag=tag)
+        search = run_steps(repository, tiny, [lr(0.02)], tag=tag)
         assert [r.status for r in experiments(search)] == ["keep"]
     assert git(repository, "branch", "--list", "--format=%(refname:short)", "research/*").split() == [
         "research/one",
@@ -312,7 +237,7 @@ def test_two_researches_live_side_by_side(repository: Path, tiny: Config) -> Non
 
 
 def test_the_tables_are_derived_from_the_ledger(repository: Path, tiny: Config) -> None:
-    search = run(repository, tiny, [lr(0.02), lr(0.5)])
+    search = run_steps(repository, tiny, [lr(0.02), lr(0.5)])
     lines = (search.home / "results.tsv").read_text().splitlines()
     assert lines[0] == "commit\tval_bpb\tmemory_gb\tstatus\tdescription"
     assert len(lines) == 1 + len([r for r in search.ledger.records() if r.event != "remeasure"]) == 4
@@ -359,10 +284,3 @@ def test_a_demotion_takes_the_branch_back_and_is_told(repository: Path, tiny: Co
     reopened = Search.open(search.home, run_trial=lucky)
     run_search(reopened, experiments=1)
     assert reopened.workspace.best == first.commit
-
-
-def test_a_run_that_is_waited_for_is_named_once(capsys: pytest.CaptureFixture[str]) -> None:
-    view = View()
-    for message in ["waiting for a", "waiting for a", "waiting for b", "waiting for b"]:
-        view.progress({"event": "waiting", "message": message})
-    assert capsys.readouterr().out.splitlines() == ["waiting for a", "waiting for b"]

@@ -77,6 +77,18 @@ def make_search(start: Config, steps: list[dict[str, Any]] | None = None, **sett
     return SearchConfig.model_validate(values | settings)
 
 
+SEEDS = {"baseline": 3, "best": 1, "most": 3}
+
+
+def lr(value: float) -> dict[str, Any]:
+    """A step of a script that sets Muon's learning rate; `free_trial` likes small ones."""
+    return {
+        "hypothesis": f"learning rate {value}",
+        "kind": "learning rate",
+        "overrides": {"optimizer.matrix_lr": value},
+    }
+
+
 def free_trial(config: Config, *, seed: int, folder: Path, code: Path | None, **_: Any) -> Trial:
     """In the place of `run_trial`: lower learning rates are better, and every seed has a little noise of its own."""
     folder.mkdir(parents=True)
@@ -120,6 +132,19 @@ class Programs:
 def run_search(search: Search, view: View | None = None, *, experiments: int | None = None) -> None:
     """Run a search with the proposer of its settings."""
     run(search, make_proposer(search.config), view or Quiet(), experiments=experiments)
+
+
+def run_steps(repository: Path, start: Config, steps: list[dict[str, Any]], **settings: Any) -> Search:
+    """A new search that has tried the steps of a script, with trials that cost nothing."""
+    config = make_search(start, steps, **{"seeds": SEEDS} | settings)
+    search = Search.start(config, repository / "runs", repository, run_trial=free_trial)
+    run_search(search)
+    return search
+
+
+def experiments(search: Search) -> list[Record]:
+    """The records of a search's experiments."""
+    return [r for r in search.ledger.records() if r.event == "experiment"]
 
 
 def run_programs(search: Search, *programs: str, seconds: float = 20.0, view: View | None = None) -> list[Record]:
