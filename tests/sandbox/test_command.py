@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from mlx_autoresearch.machine import awake as machine_awake
+from mlx_autoresearch.machine import system
 from mlx_autoresearch.sandbox import command, processes
 from mlx_autoresearch.sandbox.command import KEPT_BYTES, Outcome, Running, run_command
 from mlx_autoresearch.sandbox.environment import clean_environment, temporary_folder
@@ -16,6 +17,18 @@ from tests.support import mac
 from tests.support.caffeinate import Caffeinate
 from tests.support.confinement import HERE, confined, confined_to
 from tests.support.laboratory import daemon, wait_until
+
+NO_LINUX = "from mlx_autoresearch.machine import system; system.is_linux = lambda: False"  # which adopts orphans
+# Leaves its session, leaves a successor and ends, 500 times a second or as often as it can; it ends after 15 s.
+FORKS = """
+import os, sys, time
+until = time.monotonic() + 15
+os.fork() and os._exit(0)
+while time.monotonic() < until:
+    os.setsid()
+    time.sleep(float(sys.argv[1]))
+    os.fork() and os._exit(0)
+"""
 
 
 def shell(folder: Path, script: str, **limits: Any) -> Outcome:
@@ -65,6 +78,18 @@ def test_memory_of_the_whole_tree_is_limited(tmp_path: Path) -> None:
     assert not processes.marked(str(tmp_path))
 
 
+@pytest.mark.skipif(not system.is_linux(), reason="orphans are adopted on Linux alone")
+@pytest.mark.parametrize("seconds", [20.0, 1.0])
+@pytest.mark.parametrize("pause", [0.002, 0.0])
+def test_what_forks_faster_than_one_can_look_is_killed(tmp_path: Path, pause: float, seconds: float) -> None:
+    (tmp_path / "forks.py").write_text(FORKS)
+    rest = 0.3 if seconds > 1 else 2
+    outcome = shell(tmp_path, f"{sys.executable} forks.py {pause}; sleep {rest}", seconds=seconds)
+    assert outcome.ended == ("exit" if seconds > 1 else "timeout")
+    assert (outcome.leftovers > 0) == (seconds > 1)
+    assert not processes.marked(str(tmp_path))
+
+
 @pytest.mark.usefixtures("mac")
 def test_on_a_mac_memory_is_the_footprint_which_the_gpu_adds_to(tmp_path: Path) -> None:
     """Pages of the GPU are in no resident set: 500 MiB of them pass no limit that counts only that."""
@@ -92,7 +117,7 @@ def test_on_a_mac_what_a_command_leaves_behind_is_killed(tmp_path: Path, leave: 
 def test_waiting_ends_although_a_process_that_is_not_found_holds_the_output(tmp_path: Path) -> None:
     """On a Mac, a program of the system that leaves its session and its parent at once; here the finders are blind."""
     blind = "from mlx_autoresearch.machine import processes; processes.running = lambda: []"
-    (tmp_path / "sitecustomize.py").write_text(blind)
+    (tmp_path / "sitecustomize.py").write_text(f"{NO_LINUX}\n{blind}")
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", path)
@@ -117,7 +142,7 @@ def test_a_supervisor_that_fails_says_why(tmp_path: Path) -> None:
 def test_what_cannot_be_killed_is_said(tmp_path: Path) -> None:
     immortal = "from mlx_autoresearch.machine import processes; processes.send = lambda process, number: None"
     hasty = "from mlx_autoresearch.sandbox import processes; processes.kill_all.__defaults__ = (0.3,)"
-    (tmp_path / "sitecustomize.py").write_text(f"{immortal}\n{hasty}")
+    (tmp_path / "sitecustomize.py").write_text(f"{NO_LINUX}\n{immortal}\n{hasty}")
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", path)

@@ -64,23 +64,50 @@ def has_mark(value: str, mark: str) -> bool:
     return value == mark or value.startswith(mark + SEPARATOR)
 
 
-def kill_all(find: Callable[[], Iterable[Process]], seconds: float = 10.0) -> int:
+def kill_all(find: Callable[[], Iterable[Process]], seconds: float = 10.0, *, adopts: bool = False) -> int:
     """Kill what `find` returns, again and again until it returns nothing; how many there were.
 
-    They are stopped before they are killed, so that none can fork while another dies. Raises TimeoutError when some
-    are there after `seconds`.
+    They are stopped before they are killed, so that none can fork while another dies. adopts: this process is the
+    subreaper of them all (Linux): it goes on until it has no child any more, of which no look can miss one that lives
+    for a moment and leaves another. Raises TimeoutError when some are there after `seconds`.
     """
     until = time.monotonic() + seconds
-    seen: set[Process] = set()
-    while found := list(find()):
-        if time.monotonic() > until:
-            raise TimeoutError(f"processes {sorted(p.pid for p in found)} cannot be killed")
+    seen: set[int] = set()
+    while True:
+        found = list(find())
         for number in (signal.SIGSTOP, signal.SIGKILL):
             for process in found:
                 send(process, number)
+        seen |= {p.pid for p in found}
         for process in found:
             with suppress(ChildProcessError):  # an orphan that came to us is ours to bury
                 os.waitpid(process.pid, os.WNOHANG)
-        seen |= set(found)
+        while adopts and _has_child() and time.monotonic() < until:
+            seen |= _kill_children()  # without a pause: each may be about to fork
+        if not found and not (adopts and _has_child()):
+            return len(seen)
+        if time.monotonic() > until:
+            raise TimeoutError(f"processes {sorted(p.pid for p in found) or 'that fork'} cannot be killed")
         time.sleep(0.01)
-    return len(seen)
+
+
+def _kill_children() -> set[int]:
+    """Kill this process's children; their numbers, which nobody else can have before they are buried. Linux only."""
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children") as listed:
+            children = set(map(int, listed.read().split()))
+    except OSError:  # a kernel without CONFIG_PROC_CHILDREN
+        children = {p.pid for p in running() if p.parent == os.getpid()}
+    for child in children:
+        os.kill(child, signal.SIGKILL)
+    return children
+
+
+def _has_child() -> bool:
+    """Bury the children that are dead; whether there are others."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return False
+    return True

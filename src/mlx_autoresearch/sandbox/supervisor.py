@@ -2,8 +2,8 @@
 
 `python -m mlx_autoresearch.sandbox.supervisor CONTROL RESULT`, two file descriptors. CONTROL gives a `Command` as one
 line of JSON and then stays open: its end means that the process that started this one has died. RESULT takes a line of
-JSON. On Linux orphans of the command come to this process (PR_SET_CHILD_SUBREAPER), so that daemons are found whatever
-they do. Elsewhere they are followed; docs/research.md says which are not found.
+JSON. On Linux orphans of the command come to this process (PR_SET_CHILD_SUBREAPER), which is not done while it has a
+child: daemons are found whatever they do. Elsewhere they are followed; docs/research.md says which are not found.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ def _watch(command: Command, pid: int, control: int) -> Result:
     seconds = time.monotonic() - start
     killed, trouble = 0, ""
     try:
-        killed = kill_all(tree)
+        killed = kill_all(tree, adopts=system.is_linux())
     except TimeoutError as error:
         trouble = str(error)
     return Result(returncode, ended, killed if ended == "exit" else 0, seconds, peak / 2**20, trouble)
