@@ -59,7 +59,7 @@ def power(where: Where, rows: int, rng: np.random.Generator, runs: int, *, hidde
     found = 0
     for _ in range(runs):
         hits = int(np.take_along_axis(where(rng, rows), draw_cuts(rows, LENGTH, rng) - 1, axis=1).sum())
-        found += favours_the_truth(hits, 0) if hidden else hits > 0
+        found += favours_the_truth(np.ones(hits)) if hidden else hits > 0
     return found / runs
 
 

@@ -125,6 +125,20 @@ def test_many_small_gains_are_seen_where_the_dtype_would_hide_each() -> None:
         check(scored, peek(0.01), "bfloat16")
 
 
+def test_a_gain_in_some_places_is_seen_under_many_small_losses_elsewhere() -> None:
+    """Their number alone spoke for it: as many losses fell as rose."""
+
+    def logits(ids: np.ndarray) -> np.ndarray:
+        gains = (ids * 7 + np.arange(ids.shape[1]) * 13) % 2 == 1
+        return np.where(gains[..., None], peek(0.05)(ids), peek(-2e-4)(ids))
+
+    scored, bpb = score(logits)
+    assert bpb < score(bigram)[1]
+    for seed in range(20):
+        with pytest.raises(MetricRefused, match="all together lost"):
+            check(scored, logits, "bfloat16", seed)
+
+
 def test_noise_of_the_models_own_buys_nothing() -> None:
     """It used to: what unchanged rows differed by was allowed, four times over."""
 

@@ -21,7 +21,7 @@ from .bits import LanguageModel, Scored, token_nats
 CUTS = 2  # of each row
 _LEAST = 1e-4  # nats that a loss may differ by: other orders of summation, in float32
 _ROUNDINGS = 4  # of the model's dtype, relative to 1 and the loss
-_SIGMAS = 4.0  # of the number of differences that speak for the true token
+_SIGMAS = 4.0  # of the number, and of the sum, of differences that speak for the true token
 
 
 def check_scored(
@@ -33,9 +33,10 @@ def check_scored(
     eps: of the dtype in which the model computes. rng: not to be foreseen by the model.
 
     A loss may differ by 1e-4 nats or, for coarse dtypes, by four roundings of itself: no noise of the model's own makes
-    that more. Where some differ by less, the targets behind the cuts must not be worse off than chance explains.
+    that more. Where some differ by less, the targets behind the cuts must not be worse off than chance explains, by
+    their number and by their sum.
     """
-    gained = lost = 0
+    changes: list[np.ndarray] = []
     for inputs, targets, losses, cuts in altered(scored, vocab_size, rng):
         again = token_nats(model, mx.array(inputs), mx.array(targets), vocab_size)
         before = np.arange(inputs.shape[1]) < cuts[:, None]
@@ -45,11 +46,12 @@ def check_scored(
                 "the model looks ahead, or gives other logits for the same tokens: with other tokens behind, beside "
                 f"other rows, a loss changed by {np.abs(again - losses)[before].max():.3g} nats"
             )
-        change = (again - losses)[np.arange(len(cuts)), cuts - 1]
-        gained, lost = gained + int((change > 0).sum()), lost + int((change < 0).sum())
-    if favours_the_truth(gained, lost):
+        changes.append((again - losses)[np.arange(len(cuts)), cuts - 1])
+    change = np.concatenate([np.zeros(0), *changes])
+    if favours_the_truth(np.sign(change)) or favours_the_truth(change):
         raise MetricRefused(
-            f"the model looks ahead: without them, {gained} of {gained + lost} next tokens became less likely"
+            f"the model looks ahead: without them, {(change > 0).sum()} of {(change != 0).sum()} next tokens became "
+            f"less likely, and all together lost {change.sum():.3g} nats"
         )
 
 
@@ -63,12 +65,12 @@ def draw_cuts(rows: int, length: int, rng: np.random.Generator) -> np.ndarray:
     return np.sort(1 + (places * (length - 1)).astype(np.int64).reshape(rows, CUTS), axis=1)
 
 
-def favours_the_truth(gained: int, lost: int) -> bool:
-    """Whether more losses were lower with the true next token in sight than chance explains: four standard deviations.
+def favours_the_truth(change: np.ndarray) -> bool:
+    """Whether losses (nats) rose by more without the true next token than chance explains: four standard deviations.
 
-    gained: how many were lower. lost: higher. Rounding alone does either.
+    Rounding alone makes each change as likely as its opposite; then their sum has the sum of their squares as variance.
     """
-    return gained - lost > _SIGMAS * math.sqrt(gained + lost)
+    return bool(change.sum() > _SIGMAS * math.sqrt(np.square(change).sum()))
 
 
 def altered(
