@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import struct
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 from mlx_autoresearch.training import weights as weights_module
-from mlx_autoresearch.training.weights import digest, read_digest, weights
+from mlx_autoresearch.training.weights import digest, keep_weights_only, read_digest, weights
 
 
 class Model(nn.Module):
@@ -88,13 +90,93 @@ def test_nothing_of_the_model_is_called() -> None:
         b"\x3e\0\0\0\0\0\0\0" + b'{"model.a":{"dtype":"F32","shape":[1],"data_offsets":[0,900]}}',
         b"\x0f\0\0\0\0\0\0\0" + b'{"a":{},"a":{} }',
         b"\x3e\0\0\0\0\0\0\0" + b'{"model.a":{"dtype":"F32","shape":1,"data_offsets":["0",900]}}',
+        *(
+            b"\x3e\0\0\0\0\0\0\0" + f'{{"model.a":{{"dtype":{what}}}}}'.encode().ljust(62) + bytes(16)
+            for what in (
+                '"F32","shape":[1],"data_offsets":[0,8]',
+                '"F32","shape":[1],"data_offsets":[0,4.0]',
+                '"F32","shape":[1.0],"data_offsets":[0,4]',
+                '"F32","shape":[true],"data_offsets":[0,4]',
+                '"F4","shape":[1],"data_offsets":[0,4]',
+                '["F4"],"shape":[1],"data_offsets":[0,4]',
+                '"F32","shape":[-1],"data_offsets":[4,0]',
+            )
+        ),
     ],
 )
 def test_what_is_no_checkpoint_is_a_value_error(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.safetensors"
     path.write_bytes(content)
-    with pytest.raises(ValueError):
-        read_digest(path)
+    for read in (read_digest, keep_weights_only):
+        with pytest.raises(ValueError):
+            read(path)
+    assert path.read_bytes() == content and list(tmp_path.iterdir()) == [path]
+
+
+def test_of_a_checkpoint_only_the_weights_stay(tmp_path: Path) -> None:
+    """Whatever its digest does not cover could hold what was trained after it: names, gaps, order, an optimizer."""
+    model = Model()
+    path = saved(model, tmp_path / "x.safetensors")
+    before: Any = mx.load(str(path))
+    mx.eval(before)  # or it would be read from what is written there below
+    expected = read_digest(path)
+    (size,) = struct.unpack("<Q", path.read_bytes()[:8])
+    header, data = json.loads(path.read_bytes()[8 : 8 + size]), path.read_bytes()[8 + size :]
+    hidden, moved = dict(reversed(header.items())), b"hidden"
+    for name, entry in header.items():
+        if name != "__metadata__":
+            begin, end = entry["data_offsets"]
+            entry["data_offsets"] = [len(moved), len(moved) + end - begin]
+            moved += data[begin:end] + b"hidden"
+    hidden["__metadata__"] = {"state": '{"hidden": 1}', "hidden": "hidden"}
+    described = json.dumps(hidden, indent=3).encode()
+    path.write_bytes(struct.pack("<Q", len(described)) + described + moved)
+    assert read_digest(path) == expected == keep_weights_only(path) == keep_weights_only(path)
+    after: Any
+    after, metadata = mx.load(str(path), return_metadata=True)
+    assert metadata == {"state": "{}"} and b"hidden" not in path.read_bytes()
+    assert sorted(after) == sorted(weights(model))
+    for name, array in after.items():
+        assert array.dtype == before[name].dtype and mx.array_equal(array, before[name]), name
+    plain = saved(model, tmp_path / "y.safetensors")
+    keep_weights_only(plain)
+    assert plain.read_bytes() == path.read_bytes()
+
+
+def test_a_sparse_checkpoint_takes_no_more_of_the_disk(tmp_path: Path) -> None:
+    model = nn.Module()
+    model.a, model.b = mx.zeros((3, 2**20)), mx.ones(7)
+    path = tmp_path / "x.safetensors"
+    mx.save_safetensors(str(path), weights(model), {"state": "{}"})
+    keep_weights_only(path)
+    assert mx.array_equal(mx.load(str(path))["model.b"], model.b)  # type: ignore[index]
+    if not sys.platform.startswith("linux"):
+        return
+    assert path.stat().st_blocks * 512 < 2**22 < path.stat().st_size
+    last = nn.Module()
+    last.a = mx.zeros(2**20)
+    mx.save_safetensors(str(path), weights(last), {"state": "{}"})
+    keep_weights_only(path)
+    assert mx.array_equal(mx.load(str(path))["model.a"], last.a), "a hole at the end counts"  # type: ignore[index]
+
+
+def test_a_checkpoint_that_cannot_be_read_is_a_value_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Is a directory"):
+        read_digest(tmp_path)
+
+
+def test_where_the_disk_takes_no_more_the_checkpoint_is_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = saved(Model(), tmp_path / "x.safetensors")
+    before = path.read_bytes()
+    monkeypatch.setattr(weights_module, "_digest_of", full)
+    with pytest.raises(OSError, match="No space left"):
+        keep_weights_only(path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
 def test_no_byte_is_read_for_two_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ def test_memory_that_scoring_lacks_is_the_trials_end_and_not_the_searchs(
 
     monkeypatch.setattr(trials, "score_confined", scored)
     with pytest.raises(TrialFailed) as failure:
-        trials._score(tmp_path, tmp_path, tiny, Limits(), scratch=tmp_path, mark="test")
+        trials._score(tmp_path, tmp_path, tiny, Limits(), mark="test")
     assert failure.value.kind == "out of memory"
     assert failure.value.detail.startswith("while its logits were scored: out of memory: lower ")
 

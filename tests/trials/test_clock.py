@@ -93,12 +93,15 @@ def test_the_budget_is_judged_by_this_clock(
 
 
 def test_the_time_for_the_digest_of_the_weights_is_not_held_against_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Clock, "judged_seconds", 14.0)
+    """A tenth of the budget: that of a large table which no step changes can be made before the clock runs."""
     clock = Clock()
     clock.steps = 9
     config = Config(train=TrainConfig(time_budget=10))
-    assert clock.beyond_budget(config, 2.1) is None
-    assert clock.beyond_budget(config, 1.9) == "trained for 14.0 s where 10 s are allowed"
+    monkeypatch.setattr(Clock, "judged_seconds", 12.5)
+    assert clock.beyond_budget(config, 0.6) is None
+    assert clock.beyond_budget(config, 0.4) == "trained for 12.5 s where 10 s are allowed"
+    monkeypatch.setattr(Clock, "judged_seconds", 13.1)
+    assert clock.beyond_budget(config, 60.0) == "trained for 13.1 s where 10 s are allowed"
 
 
 def test_the_clock_runs_until_the_weights_are_known() -> None:

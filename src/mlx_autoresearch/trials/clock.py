@@ -26,6 +26,7 @@ PAUSED, DISK = "pause", "disk"
 NOBODYS = (INTERRUPTED, PAUSED, DISK)  # a trial that ended in one of these says nothing about what was tried
 
 _FOR_DISPLAY = ("start", "step", "trained", "finish")
+_HASHING = 0.1  # of the budget
 _LONGEST_LINE = 65_536  # characters
 _KEPT_EVENTS = 64  # of those that nobody has looked at yet: the newest
 
@@ -99,14 +100,16 @@ class Clock:
     def beyond_budget(self, config: Config, hashing: float = 0.0) -> str | None:
         """What of the training was more, or less, than `config` allows; None where it kept to it.
 
-        hashing: seconds that the digest of the weights takes, which is made before the training's end.
+        hashing: seconds that the digest of the weights takes, which is made before the training's end; no more than a
+        tenth of the budget counts: of weights that do not change it could be made before.
         """
         train = config.train
+        allowed = BUDGET_SHARE * train.time_budget + JUDGED_SLACK + min(hashing, _HASHING * train.time_budget)
         if train.max_steps is not None:
             if self.steps != train.max_steps:
                 return f"trained {self.steps} steps where {train.max_steps} are allowed"
         elif self.steps < 2:
             return f"no step but the first fitted into {train.time_budget:g} s, and that one is not timed"
-        elif self.judged_seconds > BUDGET_SHARE * train.time_budget + JUDGED_SLACK + hashing:
+        elif self.judged_seconds > allowed:
             return f"trained for {self.judged_seconds:.1f} s where {train.time_budget:g} s are allowed"
         return None

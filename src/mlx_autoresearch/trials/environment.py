@@ -15,6 +15,7 @@ from mlx_autoresearch.sandbox.confinement import Confinement, confinement
 from mlx_autoresearch.sandbox.environment import clean_environment
 from mlx_autoresearch.sandbox.readable import devices, private_places, python_files, system_files
 from mlx_autoresearch.simulator import build
+from mlx_autoresearch.training.files import CHECKPOINT, CONFIG
 
 
 def trial_environment(scratch: Path, *, confined: bool) -> dict[str, str]:
@@ -45,8 +46,9 @@ def training_confinement(config: Config, data: PreparedData, code: Path, scratch
 
 
 def scoring_confinement(run: Path, code: Path, exchange: Path) -> Confinement:
-    """A process that computes logits reads its code and the run's folder, and no data: ids are sent to it."""
-    return _confinement([code, run], exchange, closed=())
+    """A process that computes logits reads its code, our configuration and the checkpoint: no data, and no other file
+    of the run, in which its training could have left more than it was timed for."""
+    return _confinement([code, run / CONFIG, run / CHECKPOINT], exchange, closed=())
 
 
 def _confinement(readable: Iterable[Path], scratch: Path, closed: Iterable[Path]) -> Confinement:

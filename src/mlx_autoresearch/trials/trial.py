@@ -28,11 +28,11 @@ from mlx_autoresearch.sandbox.environment import temporary_folder
 from mlx_autoresearch.training.data import find_data
 from mlx_autoresearch.training.files import CHECKPOINT, CONFIG, INFO, METRICS, SUMMARY
 from mlx_autoresearch.training.run import Run
-from mlx_autoresearch.training.weights import read_digest
+from mlx_autoresearch.training.weights import keep_weights_only, read_digest
 
 from .clock import DISK, INTERRUPTED, PAUSED, Clock, Event
 from .environment import training_confinement, trial_environment
-from .limits import Limits
+from .limits import Limits, default_memory_mb
 from .score import score_confined
 
 Say = Callable[[Event], None]
@@ -120,25 +120,25 @@ def _run_once(
     """seen: where given, a training that stood still is taken as it is, unless this process has seen a standstill."""
     config = with_settings(config, {"train.seed": seed, "train.checkpoint_every": None}, "the trial")
     folder = folder.absolute()
-    with (
-        device_lock(lambda line: say({"event": "waiting", "message": line})) as waited,
-        temporary_folder(folder.parent, SCRATCH) as scratch,
-    ):
+    with device_lock(lambda line: say({"event": "waiting", "message": line})) as waited:
         if waited:
             say({"event": "waited", "seconds": waited})
         started = time.monotonic()
-        run = folder if code is None else scratch / "run"
-        clock, outcome = _train(config, run, code, limits, mark, scratch, say)
-        folder.with_name(f"{folder.name}.txt").write_text(outcome.output, encoding="utf-8")
-        if outcome.returncode:
-            _check_disk(scratch, outcome)
-        _check_outcome(outcome, clock, limits, limits.wall_seconds(config, score=code is None), confined=bool(code))
-        if code is not None:
-            _take_over(run, folder, config)
-        measured = _measured(folder, config, clock, outcome, paused=seen is not None and not seen.seconds)
+        with temporary_folder(folder.parent, SCRATCH) as scratch:
+            run = folder if code is None else scratch / "run"
+            clock, outcome = _train(config, run, code, limits, mark, scratch, say)
+            folder.with_name(f"{folder.name}.txt").write_text(outcome.output, encoding="utf-8")
+            if outcome.returncode:
+                _check_disk(scratch, outcome)
+            _check_outcome(outcome, clock, limits, limits.wall_seconds(config, score=code is None), confined=bool(code))
+            if code is not None:
+                _take_over(run, folder, config, limits)
+        measured = _measured(
+            folder, config, clock, outcome, changed=code is not None, paused=seen is not None and not seen.seconds
+        )
         summary = read_summary(folder) | measured
         if code is not None:
-            summary |= _score(folder, code, config, limits, scratch=scratch, mark=mark)
+            summary |= _score(folder, code, config, limits, mark=mark)
         Run(folder).save_summary(summary)
     return Trial(
         seed=seed,
@@ -194,34 +194,40 @@ def _train(
     return clock, outcome
 
 
-def _take_over(run: Path, folder: Path, config: Config) -> None:
+def _take_over(run: Path, folder: Path, config: Config, limits: Limits) -> None:
     """Put the run folder that an untrusted training wrote in its place, with our configuration in it.
 
-    Without files that are none of a run's. Raises TrialFailed for what is no file, or too large.
+    Without files that are none of a run's. Raises TrialFailed for what is no file, or too large: a checkpoint, where
+    the memory that its training may take does not hold it.
     """
     check_folder(run)
+    memory = (limits.memory_mb or default_memory_mb()) * 2**20
     for path in run.iterdir():
         if path.name not in _FILES:
             path.unlink()
-        elif path.name != CHECKPOINT and path.stat().st_size > _LARGEST_BYTES:
+        elif path.stat().st_size > (memory if path.name == CHECKPOINT else _LARGEST_BYTES):
             raise TrialFailed("output", f"left {path.stat().st_size:,} bytes in {path.name}")
     run.rename(folder)
     Run(folder).save_config(config)
 
 
-def _measured(folder: Path, config: Config, clock: Clock, outcome: Outcome, *, paused: bool) -> dict[str, Any]:
+def _measured(
+    folder: Path, config: Config, clock: Clock, outcome: Outcome, *, changed: bool, paused: bool
+) -> dict[str, Any]:
     """A summary's entries that do not take the training's word: by our clock, and from the checkpoint.
 
-    paused: take the result of a training that stood still, if that was not longer than its budget bears.
-    Raises TrialFailed where it trained more than it may, or its checkpoint is not what its last step left.
+    changed: the code was, and of the checkpoint only the weights stay, which alone are scored. paused: take the result
+    of a training that stood still, if that was not longer than its budget bears. Raises TrialFailed where it trained
+    more than it may, or its checkpoint is not what its last step left.
     """
     path = folder / CHECKPOINT
     if not path.is_file():
         raise TrialFailed("no checkpoint", "the training ended without a checkpoint")
+    least = path.stat().st_size / 2**20  # weights and the optimizer's state lie in memory during a step
     started = time.monotonic()
     try:
-        weights, parameters = read_digest(path)
-    except (OSError, ValueError) as error:
+        weights, parameters = keep_weights_only(path) if changed else read_digest(path)
+    except ValueError as error:
         raise TrialFailed("no checkpoint", f"the checkpoint cannot be read: {error}") from None
     excess, pause = clock.beyond_budget(config, time.monotonic() - started), clock.pause(config)
     if pause and (excess or not paused):
@@ -235,15 +241,15 @@ def _measured(folder: Path, config: Config, clock: Clock, outcome: Outcome, *, p
     tokens = clock.steps * config.train.total_batch_size
     measured = {"num_steps": clock.steps, "total_tokens_M": tokens / 1e6, "num_params_M": parameters / 1e6}
     measured["training_seconds"] = clock.training_seconds
-    least = path.stat().st_size / 2**20  # weights and the optimizer's state lie in memory during a step
     told = read_summary(folder)["peak_memory_mb"]
     return measured | {"peak_memory_mb": told if told >= least else max(least, outcome.peak_mb)}
 
 
-def _score(folder: Path, code: Path, config: Config, limits: Limits, *, scratch: Path, mark: str) -> dict[str, Any]:
-    """The metric's entries of the summary of a run whose code is not trusted."""
+def _score(folder: Path, code: Path, config: Config, limits: Limits, *, mark: str) -> dict[str, Any]:
+    """The metric's entries of the summary of a run whose code is not trusted; nothing else of its training is left."""
     try:
-        return score_confined(folder, code, config, limits, scratch=scratch, mark=mark)
+        with temporary_folder(folder.parent, SCRATCH) as scratch:
+            return score_confined(folder, code, config, limits, scratch=scratch, mark=mark)
     except MetricRefused as error:
         raise TrialFailed("metric", str(error)) from None
     except GPUInterrupted as error:
