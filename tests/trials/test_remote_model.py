@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
@@ -48,6 +49,42 @@ def test_links_in_the_exchange_folder_are_not_followed(tmp_path: Path, monkeypat
         for _ in range(2):
             model.hidden(mx.zeros((1, 4), mx.int32))
             assert victim.read_text() == "dear"
+
+
+@pytest.mark.parametrize("how", ["fallocate", "zeros"])
+def test_a_full_disk_is_met_here_and_not_in_the_process_that_computes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """A write to a hole of the mapped file used to end that process, and the model was rejected for it."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if how == "zeros":
+        monkeypatch.delattr(os, "posix_fallocate", raising=False)
+        monkeypatch.setattr(remote_model, "bytes", full, raising=False)
+    else:
+        monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    (tmp_path / "exchange").mkdir()
+    monkeypatch.setattr(remote_model, "Running", Impostor)
+    given: dict[str, Any] = {"env": {}, "confinement": None, "seconds": 9.0, "memory_mb": None, "mark": "test"}
+    with (
+        RemoteModel(tmp_path, tmp_path, V, exchange=tmp_path / "exchange", **given) as model,
+        pytest.raises(OSError, match="No space left"),
+    ):
+        model.hidden(mx.zeros((1, 4), mx.int32))
+
+
+@pytest.mark.parametrize("size", [1, 4 * V, (1 << 20) + 3])
+@pytest.mark.parametrize("system", ["this", "macOS"])
+def test_what_is_reserved_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, system: str) -> None:
+    if system == "macOS":
+        monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    with (tmp_path / "file").open("wb+", buffering=0) as file:
+        remote_model._reserve(file, size)
+        found = os.fstat(file.fileno())
+    assert found.st_size == size
+    assert system == "macOS" or found.st_blocks * 512 >= size  # a file system may pack written zeros
 
 
 def test_a_gpu_that_macos_stopped_is_no_verdict_on_the_model(tmp_path: Path) -> None:

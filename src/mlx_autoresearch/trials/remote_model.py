@@ -7,6 +7,7 @@ import os
 import select
 import sys
 from collections.abc import Mapping
+from io import FileIO
 from pathlib import Path
 from typing import Self
 
@@ -22,6 +23,7 @@ from .clock import INTERRUPTED
 
 _POLL_SECONDS = 0.5  # between two looks whether the process still lives
 _LONGEST_REPLY = 64  # bytes
+_PIECE = 1 << 20  # bytes that are written at once
 
 
 class RemoteModel:
@@ -86,10 +88,11 @@ class RemoteModel:
         B, T = ids.shape
         V = self._vocab_size
         size = B * T * V * 4
-        for file, length in ((self._ids, 0), (self._logits, 0), (self._logits, size)):
-            file.truncate(length)
+        for file in (self._ids, self._logits):
+            file.truncate(0)
             file.seek(0)
         ids.tofile(self._ids)
+        _reserve(self._logits, size)
         request = [self._ids.name, B, T, V, max(1, bits.CHUNK_ELEMENTS // V), self._logits.name]
         try:
             os.write(self._requests, json.dumps(request).encode() + b"\n")
@@ -115,6 +118,19 @@ class RemoteModel:
 
     def _dead(self) -> MetricRefused:
         outcome = self._running.stop()
-        last = outcome.output.strip().split("\n")[-1]
+        last = outcome.output.strip().split("\n")[-1] or f"exit code {outcome.returncode}"
         how = {"timeout": "took too long", "memory": "took too much memory"}.get(outcome.ended, f"ended: {last}")
         return MetricRefused(f"the process that computes logits {how}")
+
+
+def _reserve(file: FileIO, size: int) -> None:
+    """Make an empty file `size` bytes long, and have the disk take them. Raises OSError.
+
+    Left a hole, a disk that is full would end the process that maps the file and writes to it, as if it were its fault.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+        return
+    zeros = bytes(_PIECE)
+    while (left := size - file.tell()) > 0:  # macOS
+        file.write(zeros[:left])
