@@ -211,6 +211,9 @@ class Norm(str, enum.Enum):
 class Flags(enum.Flag):
     GATED = enum.auto()
     TIED = enum.auto()
+
+def is_norm(kind: type[Norm], other: tuple[type, ...] | None = None) -> type | None:
+    return kind if issubclass(kind, enum.Enum) and type(kind) is not type(other) else None
 """,
     "vmap": """
 def per_head(f, x, w):

@@ -3,7 +3,8 @@
 Listed are functions, classes and constants that neither open files, run text, reach another module nor change the
 process. Left out on purpose, because it does not show: numpy's `r_`, `c_` and `bmat` (names looked up in a frame),
 `typing.get_args` (leads to text that is evaluated), `functools.singledispatch` (evaluates annotations),
-`dataclasses.fields` (names that are compiled), `mx.as_strided` (memory out of bounds).
+`dataclasses.fields` (names that are compiled), `enum.nonmember` (hides that an enumeration has no members),
+`mx.as_strided` (memory out of bounds). `__getattr__` may not be defined: numpy takes addresses from such attributes.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _LISTS = {
     """,
     "contextlib": "AbstractContextManager ContextDecorator ExitStack closing contextmanager nullcontext suppress",
     "dataclasses": "FrozenInstanceError InitVar KW_ONLY MISSING asdict astuple dataclass field is_dataclass replace",
-    "enum": "Enum Flag IntEnum IntFlag StrEnum UNIQUE auto member nonmember unique verify",
+    "enum": "Enum Flag IntEnum IntFlag StrEnum UNIQUE auto unique verify",
     "functools": """
         cache cached_property cmp_to_key lru_cache partial partialmethod reduce total_ordering wraps
     """,
@@ -236,7 +237,7 @@ _OPERATORS = """
 # Read, defined in a class, or bound as a name.
 DUNDERS = {f"__{name}__" for name in [*_OPERATORS.split(), "call", "init", "init_subclass", "new", "post_init"]}
 READ = DUNDERS | {"__all__", "__doc__", "__file__", "__name__", "__version__"}
-_HOOKS = "class_getitem copy deepcopy delete format get getattr set set_name setattr"
+_HOOKS = "class_getitem copy deepcopy delete format get set set_name setattr"
 DEFINED = DUNDERS | {f"__{name}__" for name in _HOOKS.split()}
 NAMES = DEFINED | {"__all__", "__debug__", "__doc__", "__file__", "__name__", "__slots__", "__version__"}
 

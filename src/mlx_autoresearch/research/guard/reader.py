@@ -33,6 +33,9 @@ class _Reader:
         self.parents = {id(child): node for node in self.nodes for child in ast.iter_child_nodes(node)}
         self.declared_global = {name for n in self.nodes if isinstance(n, ast.Global) for name in n.names}
         self.imports = Imports(self.nodes, path)
+        self.bound = {name for node in self.nodes for name in _binds(node)}
+        self.bound |= {n.id for n in self.nodes if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)}
+        self.bound |= {n.name for n in self.nodes if isinstance(n, _FUNCTIONS)}
         self.functions: dict[int, tuple[set[str], set[int]]] = {}  # see _function
 
     def uses(self) -> Iterator[tuple[int, str]]:
@@ -55,7 +58,7 @@ class _Reader:
                 yield from self._call(node)
             case ast.MatchClass():
                 yield from (f"uses .{name}" for name in node.kwd_attrs if _may_reach_out(name))
-                if node.patterns and not (isinstance(node.cls, ast.Name) and node.cls.id in _MATCHED):
+                if node.patterns and named(node.cls) not in _MATCHED - self.bound:
                     yield f"matches {_shown(node.cls)} by position; name the attributes, as in Point(x=0)"
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
                 if is_dunder(name) and (name not in DEFINED or id(node) in self.top):
@@ -101,13 +104,21 @@ class _Reader:
             case ("builtins", "getattr" | "setattr" as name) if call is None:
                 yield f"uses {name} as a value"
             case ("builtins", "type") if not (
-                _takes_value(call) or _asks_type(node, parent) or self._is_argument(node)
+                self._compares_type(call) or self._asks_type(node, parent) or self._is_argument(node)
             ):
-                yield "uses type otherwise than for the type of one value"
-            case ("functools", "wraps") if not (_takes_one(call) and self._decorates(call)):
+                yield "uses type otherwise than to compare the type of a value, or to show its name"
+            case ("functools", "wraps") if not (_takes_one(call) and self._decorates(call, *_FUNCTIONS)):
                 yield "uses wraps otherwise than as the decorator @wraps(function)"
             case ("dataclasses", "field") if not self._declares(call):
                 yield "uses field otherwise than to declare a field of a class"
+            case ("dataclasses", "dataclass") if not any(self._decorates(n, ast.ClassDef) for n in (node, call)):
+                yield "uses dataclass otherwise than as a decorator"
+            case ("enum", name) if name in _ENUMERATIONS and not (
+                isinstance(parent, ast.ClassDef) or self._asks_type(node, parent)
+            ):
+                yield f"uses {name} otherwise than to derive a class from it"
+            case ("types", "SimpleNamespace") if call and any(keyword.arg is None for keyword in call.keywords):
+                yield "gives SimpleNamespace computed names"
 
     def _call(self, node: ast.Call) -> Iterator[str]:
         function = named(node.func)
@@ -132,6 +143,18 @@ class _Reader:
                 yield f"computes a base of the class {node.name}"
             elif (item := self.imports.item(base)) and item[0].startswith(PACKAGE) and item[1] in _EVALUATED:
                 yield f"derives from {item[1]}, whose annotations are evaluated"
+            elif item and item[0] == "enum" and not self._has_members(node):
+                yield f"makes the enumeration {node.name} without members, so that a call of it makes classes"
+
+    def _has_members(self, node: ast.ClassDef) -> bool:
+        """Whether the body of an enumeration makes a member of it, beyond doubt."""
+        values = {named(t): n.value for n in node.body if isinstance(n, ast.Assign) for t in n.targets}
+        return "_ignore_" not in self.bound and any(
+            isinstance(value, ast.Constant | ast.Tuple)
+            or (isinstance(value, ast.Call) and self.imports.item(value.func) == ("enum", "auto"))
+            for name, value in values.items()
+            if name and not name.startswith("_")
+        )
 
     def _quoted(self, annotation: ast.expr) -> Iterator[str]:
         """An annotation in quotes is code to whoever evaluates it."""
@@ -206,12 +229,34 @@ class _Reader:
         above = self.parents.get(id(parent))
         return isinstance(parent, ast.AnnAssign) and parent.value is call and isinstance(above, ast.ClassDef)
 
-    def _decorates(self, call: ast.Call | None) -> bool:
+    def _decorates(self, node: ast.AST | None, *kinds: type[ast.AST]) -> bool:
+        """Whether it is a decorator of one of these."""
+        parent = self.parents.get(id(node))
+        return isinstance(parent, kinds) and node in getattr(parent, "decorator_list", ())
+
+    def _compares_type(self, call: ast.Call | None) -> bool:
+        """type(x) is type(y), type(x).__name__ and f"{type(x)}", but nothing that could call what type(x) gives."""
         parent = self.parents.get(id(call))
-        return isinstance(parent, ast.FunctionDef | ast.AsyncFunctionDef) and call in parent.decorator_list
+        shows = isinstance(parent, ast.FormattedValue) or (
+            isinstance(parent, ast.Attribute) and parent.attr == "__name__"
+        )
+        return _takes_one(call) and (shows or isinstance(parent, ast.Compare))
+
+    def _asks_type(self, node: ast.AST, parent: ast.AST | None) -> bool:
+        """isinstance(x, type), and `type` and type[X] in an annotation."""
+        if isinstance(parent, ast.Call):
+            return named(parent.func) in ("isinstance", "issubclass") and parent.args[1:] == [node]
+        inner: ast.AST | None = node
+        while isinstance(outer := self.parents.get(id(inner)), ast.Subscript | ast.Tuple | ast.BinOp):
+            inner = outer
+        return isinstance(outer, ast.arg | ast.AnnAssign | ast.FunctionDef) and inner in (
+            outer.returns if isinstance(outer, ast.FunctionDef) else outer.annotation,
+        )
 
 
 _TUPLES = (("collections", "namedtuple"), ("typing", "NamedTuple"))
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+_ENUMERATIONS = {"Enum", "Flag", "IntEnum", "IntFlag", "StrEnum"}
 _MATCHED = {"bool", "bytes", "dict", "float", "frozenset", "int", "list", "set", "str", "tuple"}
 
 
@@ -240,24 +285,6 @@ def _is_asked(node: ast.AST, parent: ast.AST | None) -> bool:
 
 def _takes_one(call: ast.Call | None) -> bool:
     return call is not None and len(call.args) == 1 and not call.keywords and not isinstance(call.args[0], ast.Starred)
-
-
-def _takes_value(call: ast.Call | None) -> bool:
-    """type(x), but not type(type(x)), which makes classes."""
-    return (
-        call is not None
-        and _takes_one(call)
-        and not (isinstance(call.args[0], ast.Call) and named(call.args[0].func) == "type")
-    )
-
-
-def _asks_type(node: ast.AST, parent: ast.AST | None) -> bool:
-    """type[X], isinstance(x, type), and `type` in an annotation."""
-    if isinstance(parent, ast.Subscript):
-        return parent.value is node
-    if isinstance(parent, ast.Call):
-        return named(parent.func) in ("isinstance", "issubclass") and parent.args[1:] == [node]
-    return isinstance(parent, ast.arg) or (isinstance(parent, ast.AnnAssign) and parent.annotation is node)
 
 
 def _fields(text: str) -> Iterator[str]:
