@@ -16,6 +16,7 @@ from mlx_autoresearch.ledger.standing import earned_of
 from mlx_autoresearch.research.champion import Champion
 from mlx_autoresearch.research.comparison import Comparison
 from mlx_autoresearch.research.turns import more_done, same_cost
+from mlx_autoresearch.trials.trial import TrialFailed
 from tests.support.records import TRIAL, record
 
 nights = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "simulate_nights.py"))
@@ -141,6 +142,60 @@ def test_a_best_that_later_measurements_expose_is_demoted_and_does_not_come_back
     for _ in range(25):
         bench.tries(5.0)
     assert sum(r.event == "demote" for r in bench.search.ledger.records()) == 1  # and experiment 1 stays
+
+
+@pytest.mark.parametrize("kind", ["exception", "nan", "timeout"])
+@pytest.mark.parametrize("works", [0, 1], ids=["at once", "in turns"])
+def test_a_best_that_fails_when_it_is_measured_again_is_demoted(bench: Bench, kind: str, works: int):
+    """It shows its gain where it is judged, knows its seeds, and fails at all others, or where runs are in turns."""
+    window = bench.search.config.seeds.window_of
+    if works:
+        bench.luck = lambda key, seed: -10.0 if window(seed) == 0 else 0.0
+    train = bench.search.run_trial
+
+    def fails(config: Config, *, seed: int, **given: Any) -> Trial:
+        if config.optimizer.matrix_lr == 0.001 and window(seed) > works:
+            raise TrialFailed(kind, "not with this seed")
+        return train(config, seed=seed, **given)
+
+    bench.search.run_trial = fails
+    assert bench.tries(-8.0 if not works else 0.0).status == "keep"
+    bench.tries(5.0)
+    (demoted,) = [r for r in bench.search.ledger.records() if r.event == "demote"]
+    assert demoted.number == 1
+    assert demoted.reason == f"no longer the best: it fails when it is measured again: {kind}: not with this seed"
+    assert bench.search.best.number == 0 and bench.champion.candidate.commit == bench.champion.record.commit
+
+
+@pytest.mark.parametrize("kind", ["gpu", "pause", "disk"])
+def test_a_best_is_not_demoted_for_what_is_the_machines_fault(bench: Bench, kind: str):
+    train = bench.search.run_trial
+
+    def fails(config: Config, *, seed: int, **given: Any) -> Trial:
+        if config.optimizer.matrix_lr == 0.001 and bench.search.config.seeds.window_of(seed) > 0:
+            raise TrialFailed(kind, "not now")
+        return train(config, seed=seed, **given)
+
+    bench.search.run_trial = fails
+    assert bench.tries(-8.0).status == "keep"
+    bench.tries(5.0)
+    assert bench.search.best.number == 1
+
+
+def test_a_best_that_fails_once_stays(bench: Bench):
+    train, failed = bench.search.run_trial, list[int]()
+
+    def fails(config: Config, *, seed: int, **given: Any) -> Trial:
+        if config.optimizer.matrix_lr == 0.001 and bench.search.config.seeds.window_of(seed) > 0 and not failed:
+            failed.append(seed)
+            raise TrialFailed("exception", "once")
+        return train(config, seed=seed, **given)
+
+    bench.search.run_trial = fails
+    assert bench.tries(-8.0).status == "keep"
+    bench.tries(5.0)
+    assert failed and bench.search.best.number == 1
+    assert bench.champion.trials(), "at the next seed it has a fresh value"
 
 
 def test_the_champion_is_who_the_ledger_says_where_git_fails_at_a_demotion(

@@ -4,8 +4,9 @@ Seeds come in windows (ledger/seeds.py). The baseline has the first one, `refres
 candidates are measured at the seeds of the champion's latest.
 
 What made it the best was partly luck. Where its fresh values leave it open whether it is better than the best before
-it, both are run in turns at new seeds, and it stays only if these runs alone would keep it. Otherwise the one before is
-the best again, which is looked at in the same way. An experiment that was demoted does not come back.
+it, both are run in turns at new seeds, and it stays only if these runs alone would keep it. Otherwise, and where its
+own fault ends two of its runs in a row, the one before is the best again, which is looked at in the same way. An
+experiment that was demoted does not come back.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from mlx_autoresearch.ledger.ledger import LONGEST_REASON, Record, Trial, measur
 from mlx_autoresearch.ledger.noise import Noise
 from mlx_autoresearch.ledger.standing import earned_of, fresh_trials, fresh_values
 from mlx_autoresearch.plain_text import one_line
+from mlx_autoresearch.trials.clock import NOBODYS
 from mlx_autoresearch.trials.trial import TrialFailed
 
 from .candidate import Candidate, candidate_at
@@ -34,6 +36,7 @@ class Champion:
         self._search, self._view = search, view
         self._seeds = search.config.seeds
         self.candidate = candidate_at(search, search.workspace.best)
+        self._failures: list[TrialFailed] = []  # of its latest runs: its own, none that the machine is to blame for
 
     @property
     def record(self) -> Record:
@@ -42,7 +45,7 @@ class Champion:
 
     def crown(self, candidate: Candidate) -> None:
         """A kept candidate is the champion from now on; its record is in the ledger."""
-        self.candidate = candidate
+        self.candidate, self._failures = candidate, []
 
     def measure_baseline(self) -> None:
         """Measure the starting point at several seeds, to learn this machine's noise. Raises RunFailed."""
@@ -86,7 +89,9 @@ class Champion:
         fresh = any(records[i].event in ("remeasure", "baseline") for i in own)
         since = sum(r.event == "experiment" for r in records[own[-1] + 1 :])
         if not fresh or since >= config.remeasure_every:
-            self.measure_again(self.new_window()[: self._seeds.best])
+            seeds = self.new_window()
+            self.measure_again(seeds[: self._seeds.best])
+            self._once_more(seeds[0] + self._seeds.best)
             self._fall_back_where_exposed()
 
     def extend(self) -> None:
@@ -151,7 +156,11 @@ class Champion:
                 trials.append(measure(search, candidate, seed, search.folder(record.number), self._view))
             except TrialFailed as failure:  # the ledger says so; what was measured before it counts
                 reason = f"seed {seed}: {failure}"
+                if record == self.record and failure.kind not in NOBODYS:
+                    self._failures.append(failure)
                 break
+        if trials and record == self.record:
+            self._failures = []
         again = replace(
             record,
             event="remeasure",
@@ -162,10 +171,19 @@ class Champion:
         self._view.decided(again, self.record)
         return trials
 
+    def _once_more(self, seed: int) -> None:
+        """Run a best that has just failed by its own fault at another seed."""
+        if self._failures:
+            self.measure_again([seed])
+
     def _fall_back_where_exposed(self) -> None:
         """Demote the best, and then the one before it, while measurements show that it is none."""
         while (before := self._before()) is not None:
             records, judge, best = self._search.ledger.records(), self.judge(), self.record
+            if len(self._failures) > 1:
+                reason = f"no longer the best: it fails when it is measured again: {self._failures[-1]}"
+                self._demote(best, before, candidate_at(self._search, before.commit), one_line(reason, LONGEST_REASON))
+                continue
             now, then = (list(fresh_values(records, record).values()) for record in (best, before))
             if not judge.doubts(now, then, judge.margin if best.simpler else 0.0):
                 return
@@ -177,7 +195,12 @@ class Champion:
             def rival_at(seed: int, before: Record = before, rival: Candidate = rival) -> float | None:
                 return next((t.val_bpb for t in self._measure_again(before, rival, [seed])), None)
 
-            action = in_turns(judge, self.new_window(), best_at, rival_at, simpler=best.simpler)
+            seeds = self.new_window()
+            action = in_turns(judge, seeds, best_at, rival_at, simpler=best.simpler)
+            if action is None:
+                self._once_more(seeds[0] + judge.max_seeds)
+            if len(self._failures) > 1:
+                continue
             if action is None or isinstance(action, Keep):
                 return
             reason = f"no longer the best: in turns with experiment {before.number} at new seeds, {action.reason}"
@@ -194,6 +217,6 @@ class Champion:
             best, event="demote", parent=before.commit, status="discard", reason=reason, **measured([], 0.0)
         )
         self._search.ledger.append(demoted)
-        self.candidate = rival
+        self.candidate, self._failures = rival, []
         self._search.disks.surely(lambda: self._search.workspace.keep(before.commit))
         self._view.decided(demoted, before)
