@@ -5,10 +5,11 @@ from __future__ import annotations
 import ast
 import re
 
-# Of C++ and YAML: comments and blanks, which do not count, then names and numbers, strings, and single signs.
-_IGNORED = r"//[^\n]*|/\*.*?\*/|\s+"
+# Of C++ and YAML: comments and blanks, which do not count, then names and numbers, strings, and single signs. One that
+# is not closed ends with the file, or the line: no character is looked at twice, however many of them there are.
+_IGNORED = r"//[^\n]*|/\*.*?(?:\*/|\Z)|\s+"
 _IGNORED_IN_YAML = r"\#[^\n]*|\s+"
-_TOKEN = r'[\w.]+|"(?:\\.|[^"\\\n])*"|.'
+_TOKEN = r'[\w.]+|"(?:\\.|[^"\\\n])*+"?|.'
 
 
 def code_size(path: str, content: bytes | None) -> int:
