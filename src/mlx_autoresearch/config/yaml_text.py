@@ -15,7 +15,7 @@ import yaml
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.plain_text import one_line
 
-_LONGEST = 1_000_000  # characters of a document
+_LONGEST = 1_000_000  # characters of a document, and of its values, an alias counted as what it stands for
 _MOST = 20_000  # values in it, an alias counted as what it stands for
 _DEEPEST = 50  # mappings and lists in each other
 _DIGITS = 100  # of a number
@@ -119,10 +119,11 @@ def _of_few_digits(node: yaml.ScalarNode) -> yaml.ScalarNode:
     return node
 
 
-def _measure(node: yaml.Node, known: dict[yaml.Node, tuple[int, int] | None]) -> tuple[int, int]:
-    """How many values a node holds and how deep they lie, an alias counted as what it stands for.
+def _measure(node: yaml.Node, known: dict[yaml.Node, tuple[int, int, int] | None]) -> tuple[int, int, int]:
+    """How many values a node holds, how deep they lie and how many characters they have, an alias counted as what it
+    stands for.
 
-    known: what was measured before; None: is being measured. Raises ValueError for too many and too deep ones.
+    known: what was measured before; None: is being measured. Raises ValueError for too many, too deep and too long ones.
     """
     if node in known:
         measured = known[node]
@@ -130,18 +131,20 @@ def _measure(node: yaml.Node, known: dict[yaml.Node, tuple[int, int] | None]) ->
             raise yaml.MarkedYAMLError(problem="a value must not contain itself", problem_mark=node.start_mark)
         return measured
     known[node] = None
-    values, depth = 1, 0
+    values, depth, length = 1, 0, len(node.value) if isinstance(node, yaml.ScalarNode) else 0
     if isinstance(node, yaml.CollectionNode):
         pairs = isinstance(node, yaml.MappingNode)
         for inner in (each for pair in node.value for each in pair) if pairs else node.value:
-            more, below = _measure(inner, known)
-            values, depth = values + more, max(depth, 1 + below)
+            more, below, longer = _measure(inner, known)
+            values, depth, length = values + more, max(depth, 1 + below), length + longer
     if values > _MOST:
         raise ValueError(f"it has more than {_MOST:,} values, with what its aliases stand for")
+    if length > _LONGEST:
+        raise ValueError(f"its values have more than {_LONGEST:,} characters, with what its aliases stand for")
     if depth > _DEEPEST:
         raise ValueError("it is nested too deeply")
-    known[node] = values, depth
-    return values, depth
+    known[node] = values, depth, length
+    return values, depth, length
 
 
 class _Dumper(yaml.SafeDumper):

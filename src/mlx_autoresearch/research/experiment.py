@@ -30,6 +30,9 @@ from .view import View
 from .workspace import NO_CHANGE
 
 
+_LONGEST_VALUE = 10_000  # characters of a setting, as JSON, that the ledger takes
+
+
 class _Ended(Exception):
     """The experiment ends without a decision on its val_bpb; the message is the record's reason."""
 
@@ -264,7 +267,8 @@ class Experiment:
 def _recordable(value: Any) -> Any:
     """A value of a configuration, whoever wrote it, as the ledger can hold it."""
     try:
-        json.dumps(value, allow_nan=False)
+        if len(json.dumps(value, allow_nan=False)) > _LONGEST_VALUE:
+            return "a value that is too long for the ledger"
     except (ValueError, TypeError, RecursionError):  # NaN, an integer of thousands of digits
         return "a value that the ledger cannot hold"
     return value
