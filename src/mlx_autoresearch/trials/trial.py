@@ -295,8 +295,12 @@ def _check_disk(folder: Path, outcome: Outcome) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise TrialFailed where a run folder holds anything but files: we must not write through a link."""
-    if folder.is_symlink() or any(path.is_symlink() or not path.is_file() for path in folder.iterdir()):
+    """Raise TrialFailed where a run folder is none, or holds anything but files: we must not write through a link."""
+    try:
+        other = folder.is_symlink() or any(path.is_symlink() or not path.is_file() for path in folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        raise TrialFailed("no checkpoint", f"the training left no folder of a run: {error.strerror}") from None
+    if other:
         raise TrialFailed("guard", "the run's folder holds something else than files")
 
 
