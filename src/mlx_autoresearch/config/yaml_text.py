@@ -123,7 +123,7 @@ def _measure(node: yaml.Node, known: dict[yaml.Node, tuple[int, int, int] | None
     """How many values a node holds, how deep they lie and how many characters they have, an alias counted as what it
     stands for.
 
-    known: what was measured before; None: is being measured. Raises ValueError for too many, too deep and too long ones.
+    known: what was measured before; None: is being measured. Raises ValueError for too many, too deep or too long ones.
     """
     if node in known:
         measured = known[node]

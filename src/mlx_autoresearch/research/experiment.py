@@ -29,7 +29,6 @@ from .proposers.base import Context, Proposal, ProposalFailed, Proposer
 from .view import View
 from .workspace import NO_CHANGE
 
-
 _LONGEST_VALUE = 10_000  # characters of a setting, as JSON, that the ledger takes
 
 
