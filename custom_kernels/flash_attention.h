@@ -1,4 +1,18 @@
-// What the flash attention kernels share. All of them take 128 threads: four simdgroups of 8 rows each.
+// What the flash attention kernels share. A simdgroup works on 16 rows, of which a lane has two: `row` and `row + 8`.
+// By the bytes of a row: how many rows a tile of the other side has, and whether all 16 rows stay in registers where a
+// simdgroup needs those of two arrays.
+#ifdef MSL_CUDA  // tiles are copied while the ones before are worked on
+constexpr constant int STAGES = 2;
+METAL_FUNC constexpr int tile_rows(int bytes) { return bytes > 256 ? 16 : bytes > 128 ? 32 : 64; }
+METAL_FUNC constexpr bool are_held(int) { return true; }
+#else  // a thread of an Apple GPU has 128 registers
+constexpr constant int STAGES = 1;
+METAL_FUNC constexpr int tile_rows(int bytes) { return bytes > 128 ? 16 : 32; }
+METAL_FUNC constexpr bool are_held(int bytes) { return bytes != 256; }  // more would not fit into threadgroup memory
+#endif
+
+// Of a score that is hidden. Finite: what a row sums before its first visible key is scaled by 2^(MASKED - m) = 0.
+constexpr constant float MASKED = -1e30f;
 
 // The four lanes that share a row of a fragment reduce among themselves.
 METAL_FUNC float row_max(float x) {
@@ -11,59 +25,107 @@ METAL_FUNC float row_sum(float x) {
 }
 
 // ROWS rows of one head from `first` on, the row before `end` instead of those behind it; `stride` from row to row.
-template <typename T, int ROWS, int D, int LD>
+template <typename T, int ROWS, int D, int LD, int THREADS>
 METAL_FUNC void load_tile(const device T* source, threadgroup T* tile, int first, int end, int stride, int tid) {
-  for (int i = tid; i < ROWS * D / 4; i += 128) {
-    const int row = i / (D / 4), column = i % (D / 4) * 4;
-    const long from = long(metal::min(first + row, end - 1)) * stride + column;
-    *(threadgroup vec<T, 4>*)(tile + row * LD + column) = *(const device vec<T, 4>*)(source + from);
+  // Of 96 elements a row, threads have no column of their own; then STEP does not divide ROWS, a power of two, either.
+  constexpr int N = 16 / sizeof(T), PACKS = D / N, STEP = THREADS / PACKS;
+  if (ROWS % STEP == 0 && first + ROWS <= end) {
+    const device T* from = source + long(first + tid / PACKS) * stride + tid % PACKS * N;
+#pragma unroll
+    for (int row = 0; row < ROWS; row += STEP) {
+      copy_pack(tile + (row + tid / PACKS) * LD + tid % PACKS * N, from);
+      from += long(STEP) * stride;
+    }
+  } else {
+    for (int i = tid; i < ROWS * PACKS; i += THREADS) {
+      const long row = metal::min(first + i / PACKS, end - 1);
+      copy_pack(tile + i / PACKS * LD + i % PACKS * N, source + row * stride + i % PACKS * N);
+    }
   }
 }
 
-// A lane's elements of its row of ND fragments, in registers: `source` points to the first.
-template <typename T, int ND>
-METAL_FUNC void load_row(const device T* source, thread simdgroup_matrix<T, 8, 8>* fragments) {
+// A lane's elements of its two rows: `first` and `second` point to the first of each.
+template <typename T, int D>
+METAL_FUNC void load_rows(const device T* first, const device T* second, thread Left<T>* rows) {
 #pragma unroll
-  for (int d = 0; d < ND; d++) {
-    fragments[d].thread_elements()[0] = source[d * 8];
-    fragments[d].thread_elements()[1] = source[d * 8 + 1];
+  for (int d = 0; d < D / 16; d++) {
+#pragma unroll
+    for (int k = 0; k < 2; k++) {
+      const vec<T, 2> one = *(const device vec<T, 2>*)(first + d * 16 + k * 8);
+      const vec<T, 2> other = *(const device vec<T, 2>*)(second + d * 16 + k * 8);
+      for (int e = 0; e < 2; e++) {
+        rows[d].m[0][k].thread_elements()[e] = one[e];
+        rows[d].m[1][k].thread_elements()[e] = other[e];
+      }
+    }
   }
 }
-template <typename T, int ND>
-METAL_FUNC void store_row(device T* target, thread simdgroup_matrix<float, 8, 8>* fragments, float factor) {
+// One of the two, times a factor.
+template <typename T, int D>
+METAL_FUNC void store_row(device T* target, thread Sum* sums, int which, float factor) {
 #pragma unroll
-  for (int d = 0; d < ND; d++) {
-    target[d * 8] = T(fragments[d].thread_elements()[0] * factor);
-    target[d * 8 + 1] = T(fragments[d].thread_elements()[1] * factor);
+  for (int d = 0; d < D / 8; d++) {
+    vec<T, 2> pair;
+    for (int e = 0; e < 2; e++)
+      pair[e] = T(sums[d].m[which].thread_elements()[e] * factor);
+    *(device vec<T, 2>*)(target + d * 8) = pair;
   }
-}
-template <int ND>
-METAL_FUNC void clear(thread simdgroup_matrix<float, 8, 8>* fragments) {
-#pragma unroll
-  for (int d = 0; d < ND; d++)
-    fragments[d] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
 }
 
-// a bT: the product of 8 rows in registers and 8 rows of a tile.
-template <typename T, int ND, int LD>
-METAL_FUNC simdgroup_matrix<float, 8, 8> row_products(thread simdgroup_matrix<T, 8, 8>* a, const threadgroup T* b) {
-  simdgroup_matrix<float, 8, 8> product = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
+// sums = rows tileT, of the N x 8 rows of a tile.
+template <typename T, int D, int LD, int N>
+METAL_FUNC void row_products(thread Sum* sums, thread Left<T>* rows, const threadgroup T* tile) {
 #pragma unroll
-  for (int d = 0; d < ND; d++) {
-    simdgroup_matrix<T, 8, 8> right;
-    simdgroup_load(right, b + d * 8, LD, ulong2(0, 0), true);
-    simdgroup_multiply_accumulate(product, a[d], right, product);
+  for (int n = 0; n < N; n++)
+    clear(sums[n]);
+#pragma unroll
+  for (int d = 0; d < D / 16; d++) {
+#pragma unroll
+    for (int n = 0; n < N; n += 2) {
+      Right<T> right[2];
+      load_right_from_rows<T, LD>(right, tile + n * 8 * LD + d * 16);
+      multiply_add(sums[n], rows[d], right[0]);
+      multiply_add(sums[n + 1], rows[d], right[1]);
+    }
   }
-  return product;
 }
-// sum += a b, with 8 rows b of a tile.
-template <typename T, int ND, int LD>
-METAL_FUNC void add_product(thread simdgroup_matrix<float, 8, 8>* sum, simdgroup_matrix<T, 8, 8> a,
-                            const threadgroup T* b) {
+// The same of 16 rows that lie in a tile, too.
+template <typename T, int D, int LD, int N>
+METAL_FUNC void tile_products(thread Sum* sums, const threadgroup T* rows, const threadgroup T* tile) {
 #pragma unroll
-  for (int d = 0; d < ND; d++) {
-    simdgroup_matrix<T, 8, 8> right;
-    simdgroup_load(right, b + d * 8, LD);
-    simdgroup_multiply_accumulate(sum[d], a, right, sum[d]);
+  for (int n = 0; n < N; n++)
+    clear(sums[n]);
+#pragma unroll
+  for (int d = 0; d < D; d += 16) {
+    Left<T> left;
+    load_left<T, LD>(left, rows + d);
+#pragma unroll
+    for (int n = 0; n < N; n += 2) {
+      Right<T> right[2];
+      load_right_from_rows<T, LD>(right, tile + n * 8 * LD + d);
+      multiply_add(sums[n], left, right[0]);
+      multiply_add(sums[n + 1], left, right[1]);
+    }
+  }
+}
+// Hides what lies outside the columns first ... last of a row. `column` is that of the lane's first score.
+template <int N>
+METAL_FUNC void hide(thread Sum* scores, int column, thread const int* first, thread const int* last) {
+#pragma unroll
+  for (int e = 0; e < N * 4; e++) {
+    const int at = column + e / 4 * 8 + e % 2, r = e / 2 % 2;
+    if (at < first[r] || at > last[r])
+      scores[e / 4].m[r].thread_elements()[e % 2] = MASKED;
+  }
+}
+// sums += left tile, with 16 rows of a tile.
+template <typename T, int D, int LD>
+METAL_FUNC void add_products(thread Sum* sums, thread const Left<T>& left, const threadgroup T* tile) {
+#pragma unroll
+  for (int d = 0; d < D / 8; d += 2) {
+    Right<T> right[2];
+    load_right_from_columns<T, LD>(right, tile + d * 8);
+    multiply_add(sums[d], left, right[0]);
+    multiply_add(sums[d + 1], left, right[1]);
   }
 }

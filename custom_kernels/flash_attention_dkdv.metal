@@ -3,66 +3,97 @@
 #include "flash_attention.h"
 
 // kernel body
-// q d_out (B, T, H, D), k v (B, T, Hk, D), lse delta (B, H, T); sizes = {T, H, Hk, window}; 32 keys a threadgroup.
-// Rows of a fragment are keys, columns are queries: S and dP are the transposed scores and their gradient.
-constexpr int BK = 32, BQ = sizeof(T) * D > 256 ? 16 : 32, LD = D + 8, ND = D / 8;
-threadgroup vec<T, 4> q_tile[BQ * LD / 4];
-threadgroup vec<T, 4> d_out_tile[BQ * LD / 4];
-threadgroup float lse_log2[BQ];
-threadgroup float deltas[BQ];
-threadgroup T* Qs = (threadgroup T*)q_tile;
-threadgroup T* dOs = (threadgroup T*)d_out_tile;
+// q d_out (B, T, H, D), k v (B, T, Hk, D), lse delta (B, H, T); sizes = {T, H, Hk, window}; 64 keys a threadgroup.
+// Rows are keys, columns are queries: S and dP are the transposed scores and their gradient.
+constexpr int BK = 64, BQ = tile_rows(sizeof(T) * D) < 32 ? 16 : 32, LD = D + 8, TILE = BQ * LD;
+threadgroup uint4 q_tiles[STAGES * TILE * sizeof(T) / 16];
+threadgroup uint4 d_out_tiles[STAGES * TILE * sizeof(T) / 16];
+threadgroup float statistics[STAGES * 2 * BQ];
+threadgroup T* Qs = (threadgroup T*)q_tiles;
+threadgroup T* dOs = (threadgroup T*)d_out_tiles;
 const int length = sizes[0], heads = sizes[1], kv_heads = sizes[2], window = sizes[3] < 0 ? length : sizes[3];
 const int tid = int(thread_index_in_threadgroup), lane = int(thread_index_in_simdgroup);
-const int batch = int(threadgroup_position_in_grid.z) / kv_heads, kv_head = int(threadgroup_position_in_grid.z) % kv_heads;
+const int part = int(threadgroup_position_in_grid.z), batch = part / kv_heads, kv_head = part % kv_heads;
 const int k0 = int(threadgroup_position_in_grid.y) * BK, group = heads / kv_heads;
-const int key = k0 + int(simdgroup_index_in_threadgroup) * 8 + FRAG_ROW(lane), column = FRAG_COL(lane);
-const int q_stride = heads * D;
+const int first_key = k0 + int(simdgroup_index_in_threadgroup) * 16, last_key = first_key + 15;
+const int key = first_key + FRAG_ROW(lane), column = FRAG_COL(lane);
+const int q_stride = heads * D, kv_stride = kv_heads * D;
+const int first_query[2] = {key, key + 8};  // that sees it
+const int last_query[2] = {min(key + window, length - 1), min(key + 8 + window, length - 1)};
 const float scale_log2 = scale[0] * 1.44269504f;
 
 // Lanes whose key lies behind the end compute with the last one and write nothing.
-const long row = ((long(batch) * length + min(key, length - 1)) * kv_heads + kv_head) * D + column;
-simdgroup_matrix<T, 8, 8> K[ND];
-simdgroup_matrix<T, 8, 8> V[ND];
-simdgroup_matrix<float, 8, 8> dK[ND];
-simdgroup_matrix<float, 8, 8> dV[ND];
-load_row<T, ND>(k + row, K);
-load_row<T, ND>(v + row, V);
-clear<ND>(dK);
-clear<ND>(dV);
+const long offset = (long(batch) * length * kv_heads + kv_head) * D + column;
+const long row[2] = {offset + long(min(key, length - 1)) * kv_stride,
+                     offset + long(min(key + 8, length - 1)) * kv_stride};
+Left<T> K[D / 16];
+Left<T> V[D / 16];
+Sum dK[D / 8];
+Sum dV[D / 8];
+load_rows<T, D>(k + row[0], k + row[1], K);
+load_rows<T, D>(v + row[0], v + row[1], V);
+for (int d = 0; d < D / 8; d++) {
+  clear(dK[d]);
+  clear(dV[d]);
+}
 
-// The queries k0 ... q_end - 1 see a key of this threadgroup, key ... last_query see this lane's.
-const int q_end = min(k0 + BK + window, length), last_query = min(key + window, length - 1);
-for (int head = kv_head * group; head < (kv_head + 1) * group; head++) {
-  const long q_offset = (long(batch) * length * heads + head) * D;
-  const long statistics = (long(batch) * heads + head) * length;
-  for (int q0 = k0; q0 < q_end; q0 += BQ) {
-    threadgroup_barrier(mem_flags::mem_threadgroup);
-    load_tile<T, BQ, D, LD>(q + q_offset, Qs, q0, q_end, q_stride, tid);
-    load_tile<T, BQ, D, LD>(d_out + q_offset, dOs, q0, q_end, q_stride, tid);
+// The queries k0 ... q_end - 1 see a key of this threadgroup, in each head of the group.
+const int q_end = min(k0 + BK + window, length), tiles = (q_end - k0 + BQ - 1) / BQ;
+for (int i = 1 - STAGES; i < group * tiles; i++) {
+  copies_arrive();
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+  const int next = i + STAGES - 1, q0 = k0 + i % tiles * BQ;
+#ifdef MSL_CUDA
+  if (next < group * tiles)
+#endif
+  {
+    const int first = k0 + next % tiles * BQ, head = kv_head * group + next / tiles, at = next % STAGES;
+    const long q_offset = (long(batch) * length * heads + head) * D;
+    load_tile<T, BQ, D, LD, 128>(q + q_offset, Qs + at * TILE, first, q_end, q_stride, tid);
+    load_tile<T, BQ, D, LD, 128>(d_out + q_offset, dOs + at * TILE, first, q_end, q_stride, tid);
     if (tid < BQ) {
-      const long statistic = statistics + min(q0 + tid, q_end - 1);
-      lse_log2[tid] = lse[statistic] * 1.44269504f;
-      deltas[tid] = delta[statistic];
+      const long statistic = (long(batch) * heads + head) * length + min(first + tid, q_end - 1);
+      statistics[at * 2 * BQ + tid] = lse[statistic] * 1.44269504f;
+      statistics[at * 2 * BQ + BQ + tid] = delta[statistic];
     }
-    threadgroup_barrier(mem_flags::mem_threadgroup);
-    for (int n = 0; n < BQ; n += 8) {
-      simdgroup_matrix<float, 8, 8> S = row_products<T, ND, LD>(K, Qs + n * LD);
-      simdgroup_matrix<float, 8, 8> dP = row_products<T, ND, LD>(V, dOs + n * LD);
-      simdgroup_matrix<T, 8, 8> P, dS;
-      for (int e = 0; e < 2; e++) {
-        const int i = n + column + e, query = q0 + i;
-        const bool visible = query >= key && query <= last_query;
-        const float p = visible ? fast::exp2(S.thread_elements()[e] * scale_log2 - lse_log2[i]) : 0.0f;
-        P.thread_elements()[e] = T(p);
-        dS.thread_elements()[e] = T(p * (dP.thread_elements()[e] - deltas[i]));
+  }
+#ifdef MSL_CUDA
+  if (i < 0)
+    continue;
+#else
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+#endif
+  const threadgroup T* Q = Qs + i % STAGES * TILE;
+  const threadgroup T* dO = dOs + i % STAGES * TILE;
+  const threadgroup float* lse_log2 = statistics + i % STAGES * 2 * BQ;
+  const threadgroup float* deltas = lse_log2 + BQ;
+  if (q0 + BQ > first_key && q0 <= last_key + window) {
+    for (int n = 0; n < BQ; n += 16) {
+      Sum S[2];
+      Sum dP[2];
+      row_products<T, D, LD, 2>(S, K, Q + n * LD);
+      row_products<T, D, LD, 2>(dP, V, dO + n * LD);
+      if (q0 + n < last_key || q0 + n + 15 > min(first_key + window, length - 1))
+        hide<2>(S, q0 + n + column, first_query, last_query);
+#pragma unroll
+      for (int e = 0; e < 8; e++) {
+        const int at = n + e / 4 * 8 + column + e % 2, r = e / 2 % 2;
+        const float p = fast::exp2(S[e / 4].m[r].thread_elements()[e % 2] * scale_log2 - lse_log2[at]);
+        S[e / 4].m[r].thread_elements()[e % 2] = p;
+        dP[e / 4].m[r].thread_elements()[e % 2] = p * (dP[e / 4].m[r].thread_elements()[e % 2] - deltas[at]);
       }
-      add_product<T, ND, LD>(dV, P, dOs + n * LD);
-      add_product<T, ND, LD>(dK, dS, Qs + n * LD);
+      Left<T> left;
+      to_left<T>(left, S);
+      add_products<T, D, LD>(dV, left, dO + n * LD);
+      to_left<T>(left, dP);
+      add_products<T, D, LD>(dK, left, Q + n * LD);
     }
   }
 }
-if (key < length) {
-  store_row<T, ND>(dk + row, dK, scale[0]);
-  store_row<T, ND>(dv + row, dV, 1.0f);
+#pragma unroll
+for (int r = 0; r < 2; r++) {
+  if (key + r * 8 < length) {
+    store_row<T, D>(dv + row[r], dV, r, 1.0f);
+    store_row<T, D>(dk + row[r], dK, r, scale[0]);
+  }
 }

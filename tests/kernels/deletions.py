@@ -63,12 +63,26 @@ def deletions(file: KernelFile) -> list[Deletion]:
     starts = {"header": (kernel.header_file, kernel.header_line), "source": (kernel.source_file, kernel.source_line)}
     for part, start in starts.items():
         text = getattr(kernel, part)
-        blank = blank_comments(text)
+        blank = _blank_cuda(blank_comments(text))
         for begin, end, kept in sorted(set(_edits(blank))):
             edited = replace(kernel, **{part: text[:begin] + kept + text[end:]})
             was = " ".join(blank[begin:end].split())
             found.append(Deletion(file, replace(file, kernel=edited), place(blank, begin, *start), was, kept))
     return found
+
+
+def _blank_cuda(text: str) -> str:
+    """The text without what only CUDA compiles, every line where it was."""
+    lines, hidden = text.split("\n"), False
+    for i, line in enumerate(lines):
+        directive = line.strip()
+        if directive.startswith(("#ifdef MSL_CUDA", "#ifdef MSL_TENSOR_CORES")):
+            hidden = True
+        elif directive.startswith(("#else", "#endif")):
+            hidden = False
+        elif hidden:
+            lines[i] = " " * len(line)
+    return "\n".join(lines)
 
 
 def _edits(text: str) -> Iterator[tuple[int, int, str]]:

@@ -9,7 +9,7 @@ import pytest
 from mlx_autoresearch.kernels.registry import find_kernel, kernel_folder, kernel_names
 from tests.support.compiler_paths import needs_clang
 
-from .deletions import deletions, row
+from .deletions import _blank_cuda, deletions, row
 
 TABLE = (kernel_folder() / "README.md").read_text(encoding="utf-8").splitlines()
 
@@ -34,7 +34,13 @@ def test_a_deletion_is_found(name: str) -> None:
 def test_conditions_lose_each_term_and_clamps_each_side() -> None:
     file = find_kernel("flash_attention_dkdv")
     edits = {(deletion.was, deletion.kept) for deletion in deletions(file)}
-    condition = "query >= key && query <= last_query"
-    assert {(condition, "query >= key"), (condition, "query <= last_query"), ("visible", "true")} <= edits
+    condition = "q0 + BQ > first_key && q0 <= last_key + window"
+    assert {(condition, "q0 + BQ > first_key"), (condition, "q0 <= last_key + window"), ("tid < BQ", "true")} <= edits
     assert {("min(key, length - 1)", "(key)"), ("min(key, length - 1)", "(length - 1)")} <= edits
     assert ("threadgroup_barrier(mem_flags::mem_threadgroup);", ";") in edits
+
+
+def test_what_only_cuda_compiles_is_not_deleted() -> None:
+    text = "#ifdef MSL_CUDA\nif (a < b)\n#else\nif (c < d)\n#endif\nif (e < f)\n"
+    assert _blank_cuda(text).split("\n")[1].strip() == ""
+    assert [line for line in _blank_cuda(text).split("\n") if line.startswith("if")] == ["if (c < d)", "if (e < f)"]

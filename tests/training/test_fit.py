@@ -24,7 +24,7 @@ from tests.support.mac.models import MODELS
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted(path.stem for path in (ROOT / "configs").glob("*.yaml"))
-FLOP_A_PAIR = {"flash_attention_forward": 4, "flash_attention_dq": 6, "flash_attention_dkdv": 8}  # head_dim apart
+FLOP_A_PAIR = {"flash_attention_forward": 4, "flash_attention_dq": 6, "flash_attention_dkdv_pairs": 8}  # head_dim apart
 
 
 @pytest.fixture(params=MODELS)

@@ -16,6 +16,8 @@ from ..autodiff import with_vjp
 from ..shapes import check_attention, check_float
 
 HEAD_DIMS = (32, 64, 96, 128)
+# Two simdgroups share the work of one: a thread of an Apple GPU has too few registers for k, v and both gradients.
+_DKDV, _PAIRS = "flash_attention_dkdv", "flash_attention_dkdv_pairs"
 
 
 def flash_attention(
@@ -47,7 +49,8 @@ def _function(window: int, implementation: Language) -> Callable[..., Sequence[m
         (q, k, v), (d_out, d_lse), (out, lse) = primals, cotangents, outputs
         sizes, given = _sizes(q, k, window), {"q": q, "k": k, "v": v, "d_out": d_out, "lse": lse}
         dq, delta = launch("flash_attention_dq", implementation, {**given, "out": out, "d_lse": d_lse}, **sizes)
-        dk, dv = launch("flash_attention_dkdv", implementation, {**given, "delta": delta}, **sizes)
+        kernel = _PAIRS if implementation == "metal" else _DKDV
+        dk, dv = launch(kernel, implementation, {**given, "delta": delta}, **sizes)
         return dq, dk, dv
 
     @with_vjp(vjp)

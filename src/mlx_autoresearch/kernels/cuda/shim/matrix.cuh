@@ -109,5 +109,65 @@ METAL_FUNC void simdgroup_multiply(simdgroup_matrix<D, 8, 8>& d, const simdgroup
                                    const simdgroup_matrix<T, 8, 8>& b) {
   simdgroup_multiply_accumulate(d, a, b, make_filled_simdgroup_matrix<D, 8, 8>(D(0.0f)));
 }
+
+// What custom_kernels/fragments.h takes in the place of Metal's own operations: 16 x 16 by 16 x 8 in one instruction,
+// whose right factor lies transposed, four 8 x 8 matrices loaded at once, and copies into threadgroup memory that go on
+// meanwhile. float32 is multiplied as above, and its right factors lie as they are.
+#define MSL_TENSOR_CORES 1
+#define MSL_MULTIPLY_ADD(T, ptx)                                                                                       \
+  METAL_FUNC void tensor_core_multiply_add(simdgroup_float8x8 (&sum)[2], const simdgroup_matrix<T, 8, 8> (&left)[2][2], \
+                                           const simdgroup_matrix<T, 8, 8> (&right)[2]) {                              \
+    float c[4] = {sum[0].elements[0], sum[0].elements[1], sum[1].elements[0], sum[1].elements[1]};                     \
+    asm("mma.sync.aligned.m16n8k16.row.col.f32." ptx "." ptx                                                           \
+        ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                                         \
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                                                               \
+        : "r"(as_type<uint>(left[0][0].elements)), "r"(as_type<uint>(left[1][0].elements)),                            \
+          "r"(as_type<uint>(left[0][1].elements)), "r"(as_type<uint>(left[1][1].elements)),                            \
+          "r"(as_type<uint>(right[0].elements)), "r"(as_type<uint>(right[1].elements)));                               \
+    sum[0].elements = float2(c[0], c[1]);                                                                              \
+    sum[1].elements = float2(c[2], c[3]);                                                                              \
+  }
+MSL_MULTIPLY_ADD(half, "f16")
+MSL_MULTIPLY_ADD(bfloat, "bf16")
+#undef MSL_MULTIPLY_ADD
+METAL_FUNC void tensor_core_multiply_add(simdgroup_float8x8 (&sum)[2], const simdgroup_float8x8 (&left)[2][2],
+                                         const simdgroup_float8x8 (&right)[2]) {
+#pragma unroll
+  for (int i = 0; i < 4; i++) simdgroup_multiply_accumulate(sum[i % 2], left[i % 2][i / 2], right[i / 2], sum[i % 2]);
+}
+
+// Two right factors; DOWN: their terms run down the tile's columns.
+template <bool DOWN, class T>
+METAL_FUNC void tensor_core_load(simdgroup_matrix<T, 8, 8> (&first)[2], simdgroup_matrix<T, 8, 8> (&second)[2],
+                                 const T* tile, int stride) {
+  if constexpr (sizeof(T) == 2) {
+    const int lane = detail::lane(), term = lane / 8 % 2 * 8, line = lane / 16 * 8;
+    const T* row = tile + ((DOWN ? term : line) + lane % 8) * stride + (DOWN ? line : term);
+    uint m[4];
+    if constexpr (DOWN)
+      asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                   : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3]) : "r"(uint(__cvta_generic_to_shared(row))));
+    else
+      asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                   : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3]) : "r"(uint(__cvta_generic_to_shared(row))));
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+      first[i].elements = as_type<vec<T, 2>>(m[i]);
+      second[i].elements = as_type<vec<T, 2>>(m[2 + i]);
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+      simdgroup_load(first[i], tile + (DOWN ? i * 8 * stride : i * 8), stride, ulong2(0), !DOWN);
+      simdgroup_load(second[i], tile + (DOWN ? i * 8 * stride + 8 : 8 * stride + i * 8), stride, ulong2(0), !DOWN);
+    }
+  }
+}
+
+template <class T> METAL_FUNC void copy_async(T* target, const T* source) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;"
+               :: "r"(uint(__cvta_generic_to_shared(target))), "l"(__cvta_generic_to_global(source)) : "memory");
+}
+METAL_FUNC void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 }  // namespace metal
 }  // namespace mlx::core::cu
