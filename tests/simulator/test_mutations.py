@@ -58,5 +58,12 @@ def test_the_table_is_large_enough() -> None:
 
 def test_every_kind_of_finding_is_planted() -> None:
     # These are planted in test_simulate.py, and what only a GPU says in tests/kernels/test_broken.py.
-    elsewhere = {"ambiguous-place", "unsupported", "compile-error", "static-write", "launch-error"}
+    elsewhere = {
+        "ambiguous-place",
+        "unsupported",
+        "compile-error",
+        "static-write",
+        "launch-error",
+        "header-without-end",
+    }
     assert {mutation.finds for mutation in BUGS} == CAUSES.keys() - elsewhere

@@ -11,6 +11,7 @@ import pytest
 
 from mlx_autoresearch.simulator import KernelFault, UncheckedWarning, metal_kernel, run, simulate
 from mlx_autoresearch.simulator.arrays import DTYPES
+from mlx_autoresearch.simulator.translation import single_precision
 from tests.support.compiler_paths import compiler_path, needs_clang, needs_compiler, needs_gcc
 
 pytestmark = needs_compiler
@@ -209,3 +210,59 @@ def test_a_product_is_not_taken_for_a_pointer() -> None:
         "const int T = 3;\ny[i] = same(x[i]) + float(twice(T) + (T * T));", np.zeros(32, np.float32), header=header
     )
     np.testing.assert_array_equal(y, 15)
+
+
+@needs_clang
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_wider_floats_are_no_doubles(dtype: str) -> None:
+    """MLX's first documentation example does it; clang's option for doubles also tells of half to float."""
+    x = mx.array([0.5, -1.0] * 16).astype(getattr(mx, dtype))
+    y = elementwise("float v = x[i]; y[i] = isnan(x[i]) ? 0.0f : v;", x)
+    assert mx.array_equal(y, x.astype(mx.float32))
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16])
+def test_a_literal_without_suffix_is_a_float_in_templates_too(dtype: mx.Dtype) -> None:
+    x = mx.arange(32).astype(dtype)
+    header = "template <typename U> U half_of(U u) { return static_cast<U>(u * 0.5); }\n"
+    body = "T a = x[i]; y[i] = float(half_of(a)) + float(static_cast<T>(2. * float(a))) + float(a) * .25 + 1e0;"
+    y = elementwise(body, x, header=header, template=[("T", dtype)])
+    np.testing.assert_array_equal(np.array(y), np.array(2.75 * mx.arange(32).astype(mx.float32) + 1))
+
+
+def test_literals_that_are_doubles_in_cpp_get_a_suffix() -> None:
+    same = ["1.0f", "1.0h", "2.0bf", "1", "0x1e5", "v.x", "a1.b2", "1.0F", 'f("1.0")', "x1e5", "0x1.8p3", "a.b1", "3u"]
+    for text in same:
+        assert single_precision(text) == text
+    for text in ["1.0", "1.", ".5", "1e5", "1.5e-3", "-2.0", "(0.5)", "3.*x", "a-.5e+2"]:
+        number = text.strip("(-)*xa")
+        assert number + "f" in single_precision(text), text
+
+
+@needs_clang
+def test_the_word_constant_in_a_sentence_is_no_address_space() -> None:
+    with pytest.raises(KernelFault) as fault:
+        elementwise("constexpr int n = int(x[0]); y[i] = n;", np.zeros(32, np.float32))
+    assert kinds(fault.value) == ["compile-error"]
+
+
+@needs_clang
+def test_threadgroup_memory_of_types_with_constructors_is_judged_too() -> None:
+    header = "struct Cell { float value; int n; Cell() : value(0.0f), n(0) {} };\n"
+    body = (
+        "threadgroup Cell cells[32];\nthreadgroup atomic_uint counts[4];\n"
+        "cells[i % 32].value = x[i];\nthreadgroup_barrier(mem_flags::mem_threadgroup);\ny[i] = cells[i % 32].value;\n"
+        "float* p = &y[i];"
+    )
+    with pytest.raises(KernelFault) as fault:
+        elementwise(body, np.ones(32, np.float32), header=header)
+    assert set(kinds(fault.value)) == {"address-space"}
+
+
+@pytest.mark.parametrize("header", ["// helpers", "#define TWO 2.0f", "#include <metal_simdgroup>"])
+def test_a_header_whose_last_line_has_no_end_is_refused(header: str) -> None:
+    """MLX writes the signature right behind it, where a comment or a directive swallows it."""
+    with pytest.raises(KernelFault) as fault:
+        elementwise("y[i] = x[i];", np.ones(32, np.float32), header=header)
+    assert "header-without-end" in kinds(fault.value)
+    elementwise("y[i] = x[i];", np.ones(32, np.float32), header=header + "\n")

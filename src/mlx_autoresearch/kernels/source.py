@@ -45,7 +45,8 @@ def include(header: str, metal: Path) -> str:
         if not path.is_file():
             raise UserError(f"{metal}: #include: {path} does not exist")
         next_line = header.count("\n", 0, match.end()) + 2
-        return f'#line 1 "{path.name}"\n{_text(path)}#line {next_line} "{metal.name}"'
+        text = _text(path).removesuffix("\n")
+        return f'#line 1 "{path.name}"\n{text}\n#line {next_line} "{metal.name}"'
 
     return _INCLUDE.sub(splice, header)
 

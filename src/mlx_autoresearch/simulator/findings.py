@@ -17,6 +17,9 @@ CAUSES = {
     "uninitialised-threadgroup-read": (
         "Threadgroup memory begins as garbage: the element is never written in this threadgroup, or is read too early."
     ),
+    "header-without-end": (
+        "The last line of a header that is a comment or a directive swallows the signature that MLX writes behind it."
+    ),
     "uninitialised-output-read": "Outputs begin as garbage unless init_value is given.",
     "unwritten-output": "The grid, the index arithmetic or a guard leaves elements of the output out.",
     "input-write": "Inputs are read-only: write to an output.",

@@ -219,7 +219,8 @@ def _diagnosed(said: list[Diagnostic], kernel: Kernel) -> list[Finding]:
     """Errors, and the warnings that mean a bug."""
     findings = []
     for entry in said:
-        if "double_is_not_a_metal_type" in entry.message or entry.option == "-Wdouble-promotion":
+        promoted = entry.option == "-Wdouble-promotion" and "'double'" in entry.message  # clang's: half to float, too
+        if "double_is_not_a_metal_type" in entry.message or promoted:
             what = "double-arithmetic"
         elif "uninitialized" in entry.option and entry.file in kernel.files:
             what = "uninitialised-variable"

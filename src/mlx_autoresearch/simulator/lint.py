@@ -15,7 +15,7 @@ from .signature import Input, Template, make_signature
 from .translation import blank_comments, check_dialect, lint_source, place
 
 _SCALARS = "bool|u?char|u?short|u?int|u?long|float|half|bfloat|u?int(?:8|16|32|64)_t|size_t|float16_t|bfloat16_t|void"
-_SPACE = re.compile(r"address space|\b(?:device|constant|threadgroup)\b")
+_SPACE = re.compile(r"address space|'[^']*\b(?:device|constant|threadgroup)\b[^']*'")  # in a type, not in a sentence
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,15 @@ def _unqualified_pointers(text: str, file: str, first_line: int, names: set[str]
 
 def _is_about_spaces(diagnostic: Diagnostic) -> bool:
     text = diagnostic.message + diagnostic.notes
+    if "constant expression" in diagnostic.message:  # its notes show the type of what is none
+        return False
     # C++ cannot copy a struct out of an address space by itself; Metal can.
     return bool(_SPACE.search(text)) and "implicit copy" not in text and "implicit move" not in text
 
 
 def _kind(diagnostic: Diagnostic) -> str:
     text = diagnostic.message + diagnostic.notes
-    return "constant-address-space" if re.search(r"\bconstant\b|address space '2'", text) else "address-space"
+    return "constant-address-space" if re.search(r"'[^']*\bconstant\b|address space '2'", text) else "address-space"
 
 
 def _check(

@@ -28,6 +28,17 @@ def blank_comments(text: str) -> str:
     return re.sub(r"//[^\n]*|/\*.*?\*/", lambda m: re.sub(r"[^\n]", " ", m.group()), text, flags=re.S)
 
 
+# A string, which stays, or a number with a point or an exponent and without a suffix.
+_UNSUFFIXED = re.compile(
+    r'(?P<string>"(?:\\.|[^"\\\n])*")|(?<![\w.])(?:(?:\d+\.\d*|\.\d+)(?:[eE][+-]?\d+)?|\d+[eE][+-]?\d+)(?![\w.])'
+)
+
+
+def single_precision(text: str) -> str:
+    """The text, without comments, with an f behind every literal that is a double in C++ and a float in Metal."""
+    return _UNSUFFIXED.sub(lambda match: match["string"] or match[0] + "f", text)
+
+
 _LINE_DIRECTIVE = re.compile(r'^#line (?P<line>\d+) "(?P<file>[^"]+)"$', re.M)
 
 
@@ -51,6 +62,12 @@ def check_dialect(kernel: Kernel, knows_columns: bool) -> list[Finding]:
         for position, word in reserved_names(text):
             message = f"`{word}` is a reserved word of the Metal Shading Language"
             findings.append(Finding("reserved-word", message, *place(text, position, *start)))
+    last = kernel.header.rpartition("\n")[2]
+    if "//" in last or last.lstrip().startswith("#"):
+        message = f"`{last.strip()[:40]}` has no end of line, and MLX writes the kernel's signature behind it"
+        findings.append(
+            Finding("header-without-end", message, *place(kernel.header, len(kernel.header), *header_place))
+        )
     for name in (*kernel.input_names, *kernel.output_names):
         if name in NEVER | NO_NAMES:
             message = f"an array is called `{name}`, a reserved word of the Metal Shading Language"
@@ -90,9 +107,10 @@ def replace_declarations(body: str, replacement: Callable[[int, str, str], str])
 
 def _text(kernel: Kernel, signature: Signature, before: str, body: str, attributes: str) -> str:
     template = f"template <{signature.template_parameters}>\n" if signature.template_parameters else ""
+    header, body = single_precision(blank_comments(kernel.header)), single_precision(body)
     return (
         f"{before}\n"
-        f'#line {kernel.header_line} "{kernel.header_file}"\n{blank_comments(kernel.header)}\n'
+        f'#line {kernel.header_line} "{kernel.header_file}"\n{header}\n'
         f'#line 1 "generated"\n{template}{attributes}void msl_kernel({", ".join(signature.parameters)}) {{\n'
         f'#line {kernel.source_line} "{kernel.source_file}"\n{body}\n}}\n'
         '#line 1 "generated"\n'
@@ -120,7 +138,7 @@ def lint_source(kernel: Kernel, signature: Signature) -> str:
 
     def declare(number: int, ctype: str, name: str) -> str:
         base, bracket, extents = ctype.partition("[")
-        return f"static threadgroup {base} {name}{bracket}{extents};"
+        return f"extern threadgroup {base} {name}{bracket}{extents};"  # what has constructors needs none of them here
 
     body = replace_declarations(kernel.source, declare)
     arguments = signature.template_arguments

@@ -14,7 +14,13 @@ from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.simulator.build import SHIM
 from mlx_autoresearch.simulator.kernel import Kernel
 from mlx_autoresearch.simulator.signature import ATTRIBUTES
-from mlx_autoresearch.simulator.translation import blank_comments, check_dialect, place, replace_declarations
+from mlx_autoresearch.simulator.translation import (
+    blank_comments,
+    check_dialect,
+    place,
+    replace_declarations,
+    single_precision,
+)
 
 _HEADERS = ("types.cuh", "math.cuh", "simdgroup.cuh", "matrix.cuh")
 
@@ -104,7 +110,7 @@ def translate(kernel: Kernel) -> tuple[str, str]:
     Errors of CUDA's compiler name the kernel's own file and lines. Raises UserError, with file and line, for what has
     no translation: atomics, textures, threadgroup memory declared in an unusual way or outside the kernel's body.
     """
-    header, body = blank_comments(kernel.header), blank_comments(kernel.source)
+    header, body = (single_precision(blank_comments(text)) for text in (kernel.header, kernel.source))
     _check(kernel, header, body)
     attributes = "".join(
         f"const {ctype} {name} = {_VALUES[name]};\n"
