@@ -46,7 +46,7 @@ def test_verify_on_metal_goes_on_after_a_kernel_that_does_not_compile(monkeypatc
     assert {name for name in kernel_names() if name in done.output} == set(kernel_names())
 
 
-@pytest.mark.parametrize("broken", ["newton_schulz_polynomial", "flash_attention_dkdv", "norm_rope_forward"])
+@pytest.mark.parametrize("broken", ["newton_schulz_polynomial", "flash_attention_dkdv_pairs", "norm_rope_forward"])
 def test_custom_kernels_end_in_a_line_that_names_the_one_that_does_not_compile(
     monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:

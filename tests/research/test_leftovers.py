@@ -12,6 +12,7 @@ from mlx_autoresearch.ledger.ledger import Trial
 from mlx_autoresearch.research import leftovers
 from mlx_autoresearch.research.home import Search
 from mlx_autoresearch.trials import trial as trials
+from mlx_autoresearch.trials.limits import Limits
 from mlx_autoresearch.trials.trial import TrialFailed
 from tests.support.laboratory import free_trial, make_search, run_search
 
@@ -68,10 +69,10 @@ def test_of_an_untrusted_run_only_a_runs_files_are_taken(
     run.mkdir()
     for name in ("checkpoint.safetensors", "metrics.jsonl", "summary.json", "weights.bin"):
         (run / name).write_bytes(bytes(1000))
-    trials._take_over(run, tmp_path / "taken", tiny)
+    trials._take_over(run, tmp_path / "taken", tiny, Limits())
     assert {p.name for p in (tmp_path / "taken").iterdir()} == {
         "checkpoint.safetensors", "config.yaml", "metrics.jsonl", "summary.json"
     }  # fmt: skip
     monkeypatch.setattr(trials, "_LARGEST_BYTES", 999)
     with pytest.raises(TrialFailed, match=r"output: left 1,000 bytes in (metrics.jsonl|summary.json)"):
-        trials._take_over(tmp_path / "taken", tmp_path / "again", tiny)
+        trials._take_over(tmp_path / "taken", tmp_path / "again", tiny, Limits())

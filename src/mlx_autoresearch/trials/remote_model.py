@@ -6,6 +6,7 @@ import json
 import os
 import select
 import sys
+import time
 from collections.abc import Mapping
 from io import FileIO
 from pathlib import Path
@@ -23,6 +24,7 @@ from .clock import INTERRUPTED
 
 _POLL_SECONDS = 0.5  # between two looks whether the process still lives
 _LONGEST_REPLY = 64  # bytes
+_LAST_WORDS_SECONDS = 5.0  # for a process that answers no more: it says why as it ends
 _PIECE = 1 << 20  # bytes that are written at once
 
 
@@ -117,6 +119,9 @@ class RemoteModel:
         return logits.reshape(B, T, V)
 
     def _dead(self) -> MetricRefused:
+        until = time.monotonic() + _LAST_WORDS_SECONDS
+        while self._running.alive and time.monotonic() < until:
+            time.sleep(0.02)
         outcome = self._running.stop()
         last = outcome.output.strip().split("\n")[-1] or f"exit code {outcome.returncode}"
         how = {"timeout": "took too long", "memory": "took too much memory"}.get(outcome.ended, f"ended: {last}")
