@@ -1,4 +1,4 @@
-"""Changed code that nobody should trust: what it leaves, pretends or reads round the guard is its own end."""
+"""Changed code that nobody should trust: what it leaves, pretends or reads past the guard is its own end alone."""
 
 from __future__ import annotations
 
@@ -48,6 +48,7 @@ LEFT = {  # what code that is past the guard leaves in its run's place, and how 
     "os.symlink('/', 'run')": "guard: the run's folder holds something else than files",
     "os.mkdir('run'); os.mkfifo('run/metrics.jsonl')": "guard: the run's folder holds something else than files",
     "os.makedirs('run/checkpoint.safetensors')": "guard: the run's folder holds something else than files",
+    "os.mkdir('run'); open('run/summary.json', 'w').truncate(1 << 21)": "output: left 2,097,152 bytes in summary.json",
     "os.mkdir('run'); open('run/metrics.jsonl', 'w').truncate(1 << 40)": "output: left 1,099,511,627,776 bytes in metr",
 }
 
@@ -82,16 +83,16 @@ def test_code_that_fails_where_it_is_scored_alone(search: Search, monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    "failure",
+    ("failure", "times"),
     [
-        TrialFailed("disk", "a disk took no more\nOSError: No space left on device"),
-        TrialFailed("metric", "the process that computes logits ended: No space left on device"),
-        OSError(28, "No space left on device"),
+        (TrialFailed("disk", "a disk took no more\nOSError: No space left on device"), 3),
+        (TrialFailed("metric", "the process that computes logits ended: No space left on device"), 3),
+        (OSError(28, "No space left on device"), 12),  # nothing in a proposal raises this in our own process
     ],
     ids=["training", "scoring", "ours"],
 )
-def test_a_disk_that_is_said_to_be_full_is_believed_three_times(search: Search, failure: Exception) -> None:
-    """Each time with a trial that is lost; then it is the code's own end, and the night goes on."""
+def test_a_disk_that_is_said_to_be_full_is_believed_a_few_times(search: Search, failure: Exception, times: int) -> None:
+    """Each time a trial is lost; then it is the code's own end, and the night goes on."""
     seen: list[int] = []
 
     def trial(config: Config, *, code: Path | None, seed: int, **given: Any) -> Trial:
@@ -103,7 +104,7 @@ def test_a_disk_that_is_said_to_be_full_is_believed_three_times(search: Search, 
     search.run_trial = trial
     bad, good = run_programs(search, added("# a comment\n"), GOOD)
     assert bad.status in ("crash", "rejected") and bad.trials == []
-    assert 1 <= len(seen) <= 12
+    assert len(seen) == times
     assert good.status == "keep"
 
 

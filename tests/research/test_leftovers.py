@@ -73,6 +73,6 @@ def test_of_an_untrusted_run_only_a_runs_files_are_taken(
     assert {p.name for p in (tmp_path / "taken").iterdir()} == {
         "checkpoint.safetensors", "config.yaml", "metrics.jsonl", "summary.json"
     }  # fmt: skip
-    monkeypatch.setattr(trials, "_LARGEST_BYTES", 999)
+    monkeypatch.setattr(trials, "_LARGEST_BYTES", dict.fromkeys(trials._FILES, 999))
     with pytest.raises(TrialFailed, match=r"output: left 1,000 bytes in (metrics.jsonl|summary.json)"):
         trials._take_over(tmp_path / "taken", tmp_path / "again", tiny, Limits())

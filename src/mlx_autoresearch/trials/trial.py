@@ -40,7 +40,7 @@ Say = Callable[[Event], None]
 _REJECTED = ("guard", "metric", "output", "budget")
 _ATTEMPTS = 4  # of a trial during which the machine stood still
 _FILES = (CONFIG, INFO, METRICS, CHECKPOINT, SUMMARY)  # of a run's folder
-_LARGEST_BYTES = 64 << 20  # of one of them that is not the checkpoint
+_LARGEST_BYTES = {CONFIG: 1 << 20, INFO: 1 << 20, METRICS: 64 << 20, SUMMARY: 1 << 20}  # parsing more would stop us
 _POLL_SECONDS = 0.05  # between two looks at a training
 _LAST_EVENTS_SECONDS = 5.0  # for the pipe's end: where the supervisor was killed, a survivor may hold it open
 _SHOWN_CHARACTERS = 4000  # of the end of the output
@@ -201,11 +201,11 @@ def _take_over(run: Path, folder: Path, config: Config, limits: Limits) -> None:
     the memory that its training may take does not hold it.
     """
     check_folder(run)
-    memory = (limits.memory_mb or default_memory_mb()) * 2**20
+    largest = _LARGEST_BYTES | {CHECKPOINT: (limits.memory_mb or default_memory_mb()) * 2**20}
     for path in run.iterdir():
         if path.name not in _FILES:
             path.unlink()
-        elif path.stat().st_size > (memory if path.name == CHECKPOINT else _LARGEST_BYTES):
+        elif path.stat().st_size > largest[path.name]:
             raise TrialFailed("output", f"left {path.stat().st_size:,} bytes in {path.name}")
     run.rename(folder)
     Run(folder).save_config(config)
