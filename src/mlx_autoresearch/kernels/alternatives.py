@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import mlx.core as mx
 
+from mlx_autoresearch.machine.resident import SMALL, resident
+
 Language = Literal["metal", "cuda", "simulator"]
 
 
@@ -58,6 +60,7 @@ class Alternatives:
 
 
 def random_like(*arrays: mx.array, **_: object) -> tuple[mx.array, ...]:
-    """Standard normal arrays of the same shapes and dtypes: an `example` for floats."""
+    """Standard normal arrays of the same shapes and dtypes, scalars as a step has them: an `example` for floats."""
     keys = mx.random.split(mx.random.key(0), len(arrays))
-    return tuple(mx.random.normal(x.shape, key=key).astype(x.dtype) for x, key in zip(arrays, keys, strict=True))
+    drawn = [mx.random.normal(x.shape, key=key).astype(x.dtype) for x, key in zip(arrays, keys, strict=True)]
+    return tuple(resident(x) if x.nbytes <= SMALL else x for x in drawn)

@@ -14,6 +14,7 @@ import mlx.core as mx
 
 from mlx_autoresearch.kernels.operation import Implementation, Language, Operation
 from mlx_autoresearch.machine.device import is_gpu
+from mlx_autoresearch.machine.resident import resident
 
 from . import fastmath
 from .autodiff import with_vjp
@@ -59,7 +60,7 @@ def softcapped(logits: mx.array, softcap: float | None) -> mx.array:
 
 def _loss_and_gradients_vjp(primals, cotangents, outputs):
     _x, _weight, labels, scale = primals
-    g, (_, dx, dw) = cotangents[0], outputs
+    g, (_, dx, dw) = resident(cotangents[0]), outputs
     return g.astype(dx.dtype) * dx, g * dw, mx.zeros_like(labels), mx.zeros_like(scale)
 
 

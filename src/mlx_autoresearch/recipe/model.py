@@ -15,6 +15,7 @@ from mlx.utils import tree_flatten
 from mlx_autoresearch.config.gpt import GPTConfig
 from mlx_autoresearch.kernels.operation import Implementation, measuring
 from mlx_autoresearch.machine.device import default_compute_dtype
+from mlx_autoresearch.machine.resident import resident
 
 from . import fastmath
 from .attention import attention
@@ -202,7 +203,7 @@ class GPT(nn.Module):
         x0 = x
         # A float32 scalar would promote the whole residual stream, so the scalars are cast; split, because an integer
         # index is a gather, whose gradient is a scatter.
-        lambdas = [mx.split(a.astype(dtype), self.config.n_layer) for a in (self.resid_lambdas, self.x0_lambdas)]
+        lambdas = [resident(a.astype(dtype)).split(self.config.n_layer) for a in (self.resid_lambdas, self.x0_lambdas)]
         for block, table, resid_lambda, x0_lambda in zip(
             self.transformer["h"], self.value_embeds, *lambdas, strict=True
         ):

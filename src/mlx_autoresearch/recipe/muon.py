@@ -10,6 +10,7 @@ import mlx.core as mx
 
 from mlx_autoresearch.kernels.operation import Implementation, Language, Operation, random_like
 from mlx_autoresearch.machine.device import is_gpu
+from mlx_autoresearch.machine.resident import resident
 
 # (a, b, c) of X <- aX + (bA + cA²)X with A = XXᵀ, for 5 iterations with a safety factor of 2e-2.
 POLAR_EXPRESS = (
@@ -53,9 +54,10 @@ def _composed_newton_schulz(g: mx.array, *, steps: int, dtype: mx.Dtype) -> mx.a
     x = _normalised(g, dtype)
     tall = x.shape[-2] > x.shape[-1]
     # As an array: `mx.compile` would write numbers into its loops, and compile them anew for each iteration.
-    coefficients = mx.array(POLAR_EXPRESS).astype(dtype)
+    # Split, because an integer index is a gather, which would copy each to where a GPU's threads read it slowly.
+    coefficients = mx.split(mx.array(POLAR_EXPRESS).astype(dtype).reshape(-1), 3 * len(POLAR_EXPRESS))
     for i in range(min(steps, len(POLAR_EXPRESS))):
-        a, b, c = (coefficients[i, j] for j in range(3))
+        a, b, c = (x.squeeze() for x in coefficients[3 * i : 3 * i + 3])
         xt = x.swapaxes(-2, -1)
         A = xt @ x if tall else x @ xt  # the smaller Gram matrix
         B = b * A + c * (A @ A)
@@ -93,6 +95,7 @@ def muon_update(
     second_moment: (K, m, 1) when m >= n, else (K, 1, n). Returns the new parameters, momentum and second moment.
     """
     m, n = p.shape[-2:]
+    momentum = resident(mx.array(momentum))
     g = g.astype(mx.float32)
     momentum_buffer = momentum * momentum_buffer + (1 - momentum) * g
     nesterov = momentum * momentum_buffer + (1 - momentum) * g
@@ -108,6 +111,6 @@ def muon_update(
     u = u * (scale * (norm_before / mx.maximum(norm_after, 1e-10)))
 
     # Cautious weight decay: only where it points the same way as the update.
-    lr = lr * max(1.0, m / n) ** 0.5
+    lr, weight_decay = resident(mx.array(lr * max(1.0, m / n) ** 0.5)), resident(mx.array(weight_decay))
     decay = weight_decay * p * ((u * p) >= 0)
     return p - lr * (u + decay), momentum_buffer, second_moment

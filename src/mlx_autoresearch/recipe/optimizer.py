@@ -16,6 +16,7 @@ from mlx.utils import tree_flatten, tree_map_with_path
 from mlx_autoresearch.config.settings import OptimizerConfig, TrainConfig
 from mlx_autoresearch.kernels.operation import Implementation, measuring
 from mlx_autoresearch.machine.device import default_compute_dtype
+from mlx_autoresearch.machine.resident import resident
 
 from .muon import muon_update
 from .roles import Role, role_of
@@ -73,8 +74,10 @@ def adamw_update(
     g = g.astype(mx.float32)
     exp_avg = beta1 * exp_avg + (1 - beta1) * g
     exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * mx.square(g)
-    denominator = mx.sqrt(exp_avg_sq / (1 - beta2**step)) + eps
-    p = p * (1 - lr * weight_decay) - (lr / (1 - beta1**step)) * (exp_avg / denominator)
+    correction, rate = resident(1 - beta2**step), resident(lr / (1 - beta1**step))
+    kept = resident(mx.array(1 - lr * weight_decay))
+    denominator = mx.sqrt(exp_avg_sq / correction) + eps
+    p = p * kept - rate * (exp_avg / denominator)
     return p, exp_avg, exp_avg_sq
 
 

@@ -10,6 +10,7 @@ import mlx.core as mx
 
 from mlx_autoresearch.kernels.launch import launch
 from mlx_autoresearch.kernels.operation import Language
+from mlx_autoresearch.machine.resident import constant
 from mlx_autoresearch.simulator.arrays import dtype_name
 from mlx_autoresearch.simulator.signature import SMALL
 
@@ -83,7 +84,7 @@ def _mixed_norm(implementation: Language) -> Callable[..., Sequence[mx.array]]:
 
 @lru_cache
 def _one(dtype: mx.Dtype) -> mx.array:
-    return mx.array([1.0], dtype)
+    return constant(mx.array([1.0], dtype))
 
 
 def _rows(name: str, implementation: Language, **inputs: mx.array) -> list[mx.array]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from mlx_autoresearch.kernels.launch import launch
 from mlx_autoresearch.kernels.operation import Language
+from mlx_autoresearch.machine.resident import constant
 from mlx_autoresearch.simulator.arrays import dtype_name
 from mlx_autoresearch.simulator.signature import SMALL
 
@@ -89,4 +90,4 @@ def _rows(name: str, implementation: Language, direction: int, **inputs: mx.arra
 def _frequencies(D: int, direction: int) -> mx.array:
     """What pair i turns from one position to the next, in turns / 2**64, modulo a turn: (D/2,) of uint64."""
     turns = frequencies(D) / (2 * np.pi)  # float64: at position 65536 good to 1e-11 radians
-    return mx.array((turns * 2.0**64).astype(np.uint64) * np.array(direction).astype(np.uint64))
+    return constant(mx.array((turns * 2.0**64).astype(np.uint64) * np.array(direction).astype(np.uint64)))
