@@ -145,7 +145,7 @@ def _machine() -> str:
 def _digest(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(folder.glob("[!.]*")):
-        if path.suffix in (".metal", ".h", ".yaml"):
+        if path.suffix in (".metal", ".h", ".cu", ".cuh", ".yaml"):
             digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:12]
 

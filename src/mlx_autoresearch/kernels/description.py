@@ -6,7 +6,7 @@ import math
 import random
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -47,6 +47,19 @@ class OutputDescription(_Strict):
     shape: list[Expression]
 
 
+class NativeDescription(_Strict):
+    """CUDA's own source for one architecture, name.<architecture>.cu: for which sizes, and how it is launched.
+
+    Inputs, outputs, template, definition and cases are those of the Metal source.
+    """
+
+    when: dict[str, list[Any]]  # the sizes that must have one of these values
+    grid: list[Expression]
+    threadgroup: list[Expression]
+    shared_memory: Expression  # bytes, beside what the source declares itself
+    cases: list[Sizes] = []  # to verify it on, beside the kernel's: larger than a simulation would bear
+
+
 class Description(_Strict):
     """The YAML beside a kernel. Every expression is arithmetic on the sizes of a case."""
 
@@ -63,6 +76,7 @@ class Description(_Strict):
     init_value: float | None = None
     atomic_outputs: bool = False
     definition: str | None = None
+    cuda: dict[str, NativeDescription] = {}  # by architecture, as "sm_90"
 
 
 @dataclass(frozen=True)
@@ -75,6 +89,15 @@ class Launch:
     grid: tuple[int, ...]
     threadgroup: tuple[int, ...]
     init_value: float | None
+
+
+@dataclass(frozen=True)
+class NativeLaunch:
+    """A launch of CUDA's own source in the place of what the Metal source is translated to."""
+
+    kernel: Kernel
+    launch: Launch
+    shared_memory: int  # bytes
 
 
 @dataclass(frozen=True)
@@ -97,6 +120,7 @@ class KernelFile:
     kernel: Kernel
     description: Description
     definition: Callable[..., dict[str, np.ndarray]] | None
+    cuda: Mapping[str, Kernel] = field(default_factory=dict)  # CUDA's own sources, by architecture
 
     @property
     def name(self) -> str:
@@ -141,6 +165,20 @@ class KernelFile:
             _integers(f"{self.name}: threadgroup", description.threadgroup, sizes, 1),
             description.init_value,
         )
+
+    def native(self, architecture: str, sizes: Sizes) -> NativeLaunch | None:
+        """How CUDA's own source is launched on this architecture at resolved sizes; None where there is none."""
+        described = self.description.cuda.get(architecture)
+        if described is None or any(sizes.get(name) not in values for name, values in described.when.items()):
+            return None
+        what = f"{self.name}: cuda.{architecture}"
+        launch = replace(
+            self.launch(sizes),
+            grid=_integers(f"{what}.grid", described.grid, sizes, 1),
+            threadgroup=_integers(f"{what}.threadgroup", described.threadgroup, sizes, 1),
+        )
+        (shared_memory,) = _integers(f"{what}.shared_memory", [described.shared_memory], sizes)
+        return NativeLaunch(self.cuda[architecture], launch, shared_memory)
 
     def input_dtype(self, name: str, sizes: Sizes) -> str:
         """The dtype that an input must have at resolved sizes."""

@@ -7,18 +7,21 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
 import mlx.core as mx
 
 from mlx_autoresearch.errors import raise_interruption
+from mlx_autoresearch.machine import device
+from mlx_autoresearch.machine.resident import constant
 from mlx_autoresearch.plain_text import one_line
-from mlx_autoresearch.simulator import Kernel, KernelFault, run
+from mlx_autoresearch.simulator import Kernel, KernelFault
+from mlx_autoresearch.simulator import run as simulate
 
 from .alternatives import Language
-from .description import KernelFile, Launch
+from .description import KernelFile, Launch, Sizes
 from .registry import kernel_folder
 from .source import load_kernel
 
@@ -95,8 +98,7 @@ def _launcher(
     """
     file = _file(folder, name)
     resolved = file.resolve(dict(sizes))
-    call = file.launch(resolved)
-    values = {given: mx.array(value) for given, value in file.values(resolved).items()}
+    values = {given: constant(mx.array(value)) for given, value in file.values(resolved).items()}
     expected = {
         given: (file.input_shape(given, resolved), mlx_dtype(file.input_dtype(given, resolved)))
         for given in file.description.inputs
@@ -111,11 +113,12 @@ def _launcher(
                 raise ValueError(
                     f"[{name}] {which} must be {shape} of {dtype}, got {given[which].shape} of {given[which].dtype}"
                 )
-        arrays = [given[which] for which in expected]
-        if language == "simulator":
-            return _simulate(file, arrays, call)
-        return run_on_gpu(file.kernel, language, arrays, call)
+        return run([given[which] for which in expected])
 
+    if language == "simulator":
+        run: Callable[[list[mx.array]], list[mx.array]] = partial(_simulate, file, file.launch(resolved))
+    else:
+        run = launches_on_gpu(file, language, resolved)[-1]
     return launch_with
 
 
@@ -126,11 +129,22 @@ def _file(folder: Path, name: str) -> KernelFile:
     return load_kernel(folder / f"{name}.metal")
 
 
-def run_on_gpu(
-    kernel: Kernel, language: Literal["metal", "cuda"], arrays: list[mx.array], call: Launch
-) -> list[mx.array]:
-    """The outputs of one launch by MLX, not yet evaluated: a kernel that does not compile raises there."""
-    return _built(kernel, language)(
+def launches_on_gpu(
+    file: KernelFile, language: Literal["metal", "cuda"], resolved: Sizes
+) -> list[Callable[[list[mx.array]], list[mx.array]]]:
+    """Functions from inputs to outputs, each one launch by MLX at resolved sizes; the last one is the one to use.
+
+    The first launches the Metal source, a second one CUDA's own, where this GPU and these sizes have it. Outputs are
+    not yet evaluated: a kernel that does not compile raises there.
+    """
+    launches = [partial(_run, _built(file.kernel, language), file.launch(resolved))]
+    if language == "cuda" and (native := file.native(device.architecture(), resolved)):
+        launches.append(partial(_run, _built_native(native.kernel, native.shared_memory), native.launch))
+    return launches
+
+
+def _run(kernel: Callable[..., list[mx.array]], call: Launch, arrays: list[mx.array]) -> list[mx.array]:
+    return kernel(
         inputs=arrays,
         template=[(key, mlx_dtype(value) if isinstance(value, str) else value) for key, value in call.template],
         grid=call.grid,
@@ -149,21 +163,43 @@ def mlx_dtype(name: str) -> mx.Dtype:
 @lru_cache
 def _built(kernel: Kernel, language: Literal["metal", "cuda"]) -> Callable[..., list[mx.array]]:
     """The kernel as MLX takes it, built once: MLX compiles it for every template it meets."""
-    names: dict[str, Any] = {"input_names": list(kernel.input_names), "output_names": list(kernel.output_names)}
     if language == "metal":
         return mx.fast.metal_kernel(
-            kernel.name, **names, source=kernel.source, header=kernel.header, atomic_outputs=kernel.atomic_outputs
+            kernel.name,
+            input_names=list(kernel.input_names),
+            output_names=list(kernel.output_names),
+            source=kernel.source,
+            header=kernel.header,
+            atomic_outputs=kernel.atomic_outputs,
         )  # type: ignore[return-value]
     from .cuda import translate
 
-    source, header = translate(kernel)
+    return _cuda(kernel, *translate(kernel))
+
+
+@lru_cache
+def _built_native(kernel: Kernel, shared_memory: int) -> Callable[..., list[mx.array]]:
+    """The same of CUDA's own source."""
+    from .cuda import as_it_is
+
+    return _cuda(kernel, *as_it_is(kernel), shared_memory)
+
+
+def _cuda(kernel: Kernel, source: str, header: str, shared_memory: int = 0) -> Callable[..., list[mx.array]]:
     # MLX keeps compiled CUDA on disk by name and template alone: an edited kernel must have another name.
     digest = hashlib.sha256((header + source).encode()).hexdigest()[:12]
-    return mx.fast.cuda_kernel(f"{kernel.name}_{digest}", **names, source=source, header=header)  # type: ignore[return-value]
+    return mx.fast.cuda_kernel(
+        f"{kernel.name}_{digest}",
+        input_names=list(kernel.input_names),
+        output_names=list(kernel.output_names),
+        source=source,
+        header=header,
+        shared_memory=shared_memory,
+    )  # type: ignore[return-value]
 
 
-def _simulate(file: KernelFile, arrays: list[mx.array], call: Launch) -> list[mx.array]:
-    simulation = run(file.kernel, arrays, **vars(call), static_pass=False)  # `kernels verify` does that pass
+def _simulate(file: KernelFile, call: Launch, arrays: list[mx.array]) -> list[mx.array]:
+    simulation = simulate(file.kernel, arrays, **vars(call), static_pass=False)  # `kernels verify` does that pass
     if simulation.findings:
         raise KernelFault(simulation.findings)
     return simulation.outputs

@@ -18,6 +18,7 @@ from mlx_autoresearch.simulator import Kernel
 from .description import Description, KernelFile
 
 _BODY = re.compile(r"^// kernel body\b.*$", re.M)
+_ARCHITECTURE = re.compile(r"sm_\d{2,3}")
 _DEFINITION = re.compile(r"[\w-][\w.-]*\.py")
 _INCLUDE = re.compile(r'^#include "(?P<name>\w[\w.]*)"$', re.M)
 
@@ -34,19 +35,19 @@ def split_source(text: str) -> tuple[str, str, int]:
     return text[: match.start()], text[match.end() + 1 :], text.count("\n", 0, match.end()) + 2
 
 
-def include(header: str, metal: Path) -> str:
+def include(header: str, kernel: Path) -> str:
     """The header with every `#include "name"` replaced by the file of that name beside the kernel.
 
     Raises UserError if there is no such file.
     """
 
     def splice(match: re.Match[str]) -> str:
-        path = metal.parent / match["name"]
+        path = kernel.parent / match["name"]
         if not path.is_file():
-            raise UserError(f"{metal}: #include: {path} does not exist")
+            raise UserError(f"{kernel}: #include: {path} does not exist")
         next_line = header.count("\n", 0, match.end()) + 2
         text = _text(path).removesuffix("\n")
-        return f'#line 1 "{path.name}"\n{text}\n#line {next_line} "{metal.name}"'
+        return f'#line 1 "{path.name}"\n{text}\n#line {next_line} "{kernel.name}"'
 
     return _INCLUDE.sub(splice, header)
 
@@ -65,8 +66,22 @@ def _load_definition(path: Path, name: str) -> Callable[..., dict[str, np.ndarra
     return getattr(module, name)
 
 
+def _load_source(path: Path, name: str, description: Description) -> Kernel:
+    header, body, line = split_source(_text(path))
+    return Kernel(
+        name,
+        list(description.inputs),
+        list(description.outputs),
+        body,
+        include(header, path),
+        atomic_outputs=description.atomic_outputs,
+        file=path.name,
+        source_line=line,
+    )
+
+
 def load_kernel(path: Path) -> KernelFile:
-    """Reads a .metal file, the .yaml beside it, and the definition that the YAML or a .py beside it gives.
+    """Reads a .metal file, the .yaml beside it, CUDA's own sources that the YAML names, and the definition.
 
     Raises UserError if a file is missing or malformed.
     """
@@ -84,20 +99,20 @@ def load_kernel(path: Path) -> KernelFile:
     for name, given in description.inputs.items():
         if (given.shape is None) == (given.value is None):
             raise UserError(f"{description_path}: inputs.{name}: give either shape or value")
-    for what, sizes in (("grid", description.grid), ("threadgroup", description.threadgroup)):
-        if len(sizes) != 3:
-            raise UserError(f"{description_path}: {what}: three sizes are needed, got {len(sizes)}")
-    header, body, line = split_source(_text(metal))
-    kernel = Kernel(
-        metal.stem,
-        list(description.inputs),
-        list(description.outputs),
-        body,
-        include(header, metal),
-        atomic_outputs=description.atomic_outputs,
-        file=metal.name,
-        source_line=line,
-    )
+    launches = {"": description} | {f"cuda.{name}.": native for name, native in description.cuda.items()}
+    for prefix, launch in launches.items():
+        for what, sizes in (("grid", launch.grid), ("threadgroup", launch.threadgroup)):
+            if len(sizes) != 3:
+                raise UserError(f"{description_path}: {prefix}{what}: three sizes are needed, got {len(sizes)}")
+    kernel = _load_source(metal, metal.stem, description)
+    natives = {}
+    for architecture in description.cuda:
+        if not _ARCHITECTURE.fullmatch(architecture):
+            raise UserError(f"{description_path}: cuda: {architecture!r:.60} is no architecture such as sm_90")
+        source = metal.with_suffix(f".{architecture}.cu")
+        if not source.is_file():
+            raise UserError(f"{description_path}: cuda: {source} does not exist")
+        natives[architecture] = _load_source(source, f"{metal.stem}_{architecture}", description)
     file, _, function = (description.definition or f"{metal.stem}.py:definition").partition(":")
     definition_path = metal.parent / file
     definition = None
@@ -107,4 +122,4 @@ def load_kernel(path: Path) -> KernelFile:
         definition = _load_definition(definition_path, function or "definition")
     elif description.definition:
         raise UserError(f"{description_path}: definition: {definition_path} does not exist")
-    return KernelFile(kernel, description, definition)
+    return KernelFile(kernel, description, definition, natives)

@@ -21,7 +21,7 @@ from mlx_autoresearch.simulator.arrays import round_to_bfloat16, widen_bfloat16
 from mlx_autoresearch.simulator.signature import SMALL, Input
 
 from .description import Call, KernelFile, Sizes
-from .launch import first_error, run_on_gpu
+from .launch import first_error, launches_on_gpu
 
 SEEDS = (0, 1, 2)  # ascending, descending, random
 EXHAUSTIVE_CASES = 80
@@ -231,23 +231,28 @@ def require_gpu(language: Literal["metal", "cuda"]) -> None:
 def verify_on_gpu(file: KernelFile, language: Literal["metal", "cuda"], shapes: Iterable[Sizes] = ()) -> KernelReport:
     """Runs the same cases on this machine's GPU and compares with the same definition.
 
+    A case that CUDA's own source takes too is run twice, by what the Metal source is translated to and by that source.
+
     A case that does not compile or cannot be launched is a finding, and so is one in which macOS stopped the work; its
     text says that the kernel need not be to blame. Raises UserError where there is no such GPU.
     """
     require_gpu(language)
     report = KernelReport(file.name, [])
-    for sizes in shapes or file.description.cases:
+    native = file.description.cuda.get(device.architecture())
+    for sizes in shapes or [*file.description.cases, *(native.cases if native else ())]:
         started = time.perf_counter()
-        call = file.call(file.resolve(sizes))
+        resolved = file.resolve(sizes)
+        call = file.call(resolved)
         given = [_as_given(dtype, array) for dtype, array in call.inputs.values()]
-        try:
-            outputs = run_on_gpu(file.kernel, language, [array for array, _ in given], call)
-            mx.eval(outputs)
-        except (RuntimeError, ValueError) as broken:
-            said = from_mlx(broken)
-            text = str(said) if isinstance(said, GPUInterrupted) else first_error(broken)
-            findings, error = [Finding("launch-error", text, file.kernel.source_file)], 0.0
-        else:
-            findings, error = compare(file, call, outputs, [exact for _, exact in given])
-        report.cases.append(CaseReport(sizes, 0, findings, error, time.perf_counter() - started))
+        for run_once in launches_on_gpu(file, language, resolved):
+            try:
+                outputs = run_once([array for array, _ in given])
+                mx.eval(outputs)
+            except (RuntimeError, ValueError) as broken:
+                said = from_mlx(broken)
+                text = str(said) if isinstance(said, GPUInterrupted) else first_error(broken)
+                findings, error = [Finding("launch-error", text, file.kernel.source_file)], 0.0
+            else:
+                findings, error = compare(file, call, outputs, [exact for _, exact in given])
+            report.cases.append(CaseReport(sizes, 0, findings, error, time.perf_counter() - started))
     return report

@@ -80,6 +80,13 @@ def kernel_backend() -> Literal["metal", "cuda"] | None:
     return "metal" if mx.metal.is_available() else "cuda"
 
 
+def architecture() -> str:
+    """An NVIDIA GPU's compute capability as its compilers name it, e.g. "sm_90"; "" elsewhere."""
+    info = mx.device_info() if kernel_backend() == "cuda" else {}
+    major, minor = (info.get(f"compute_capability_{part}") for part in ("major", "minor"))
+    return "" if major is None else f"sm_{major}{minor}"
+
+
 def default_compute_dtype() -> mx.Dtype:
     """bfloat16 on a GPU, float32 on a CPU, where MLX sends bfloat16 products past the BLAS to a slow loop."""
     return mx.bfloat16 if is_gpu() else mx.float32

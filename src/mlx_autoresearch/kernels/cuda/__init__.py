@@ -1,5 +1,5 @@
 """Metal kernels on NVIDIA GPUs: a textual translation (translation.py) behind headers that speak Metal (shim/)."""
 
-from .translation import translate
+from .translation import as_it_is, translate
 
-__all__ = ["translate"]
+__all__ = ["as_it_is", "translate"]

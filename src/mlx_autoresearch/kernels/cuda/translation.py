@@ -126,3 +126,13 @@ def translate(kernel: Kernel) -> tuple[str, str]:
         f'#line {kernel.header_line} "{kernel.header_file}"\n{header}\n'
         "}  // namespace mlx::core::cu\n",
     )
+
+
+def as_it_is(kernel: Kernel) -> tuple[str, str]:
+    """The `source` and `header` for `mx.fast.cuda_kernel` of a kernel that is written in CUDA."""
+    return (
+        f'#line {kernel.source_line} "{kernel.source_file}"\n{kernel.source}',
+        "namespace mlx::core::cu {\n"
+        f'#line {kernel.header_line} "{kernel.header_file}"\n{kernel.header}\n'
+        "}  // namespace mlx::core::cu\n",
+    )

@@ -22,7 +22,8 @@ FROZEN = (  # settings, as patterns of dotted keys; data.* and evaluate.* decide
     "train.checkpoint_every",
     "train.seed",
 )
-SOURCES = (".py", ".metal", ".h", ".yaml", ".md", ".txt")  # text that is read; written so, also where case is ignored
+# Text that is read; written so, also where case is ignored.
+SOURCES = (".py", ".metal", ".h", ".cu", ".cuh", ".yaml", ".md", ".txt")
 
 
 def check_change(workspace: Workspace, change: Change, parent: str, commit: str) -> list[str]:
