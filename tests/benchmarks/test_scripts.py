@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,17 +13,46 @@ import pytest
 from mlx_autoresearch.machine import device
 from tests.support.compiled_loops import needs_gcc
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], cwd=BENCHMARKS.parent, capture_output=True, text=True)
 
 
-def test_train_step_compares_with_a_plain_port() -> None:
-    done = run("benchmarks/train_step.py", "configs/tiny.yaml")
+def test_step_compares_with_a_plain_port() -> None:
+    """PyTorch's rows take minutes to compile on a CPU; test_torch_gpt.py looks at their model."""
+    done = run("benchmarks/step.py", "--sides", "plain,ours", "--rounds", "2", "--steps", "1", "configs/tiny.yaml")
     assert done.returncode == 0, done.stderr
-    assert "plain MLX" in done.stdout and "ratio of medians" in done.stdout
+    rows = [line.split("  ")[0] for line in done.stdout.splitlines()[2:]]
+    assert rows[:2] == ["ours", "plain MLX"] and rows[2].startswith("ours / plain MLX: ")
+    losses = re.findall(r"loss ([0-9.]+)", done.stderr)
+    assert len(losses) == 2 and float(losses[0]) == pytest.approx(float(losses[1]), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["recipe.no_such_setting=1"], "no_such_setting"),
+        (["--sides", "ours,tinygrad"], "error: --sides: expected names of ours, composed, plain, torch by commas"),
+        (["--rounds", "0"], "--rounds and --steps must be at least 1"),
+        (["model.dpth=3"], "model.depth"),
+        (["nowhere.yaml"], "nowhere.yaml"),
+    ],
+    ids=str,
+)
+def test_step_refuses_bad_input_in_a_line(arguments: list[str], says: str) -> None:
+    done = run("benchmarks/step.py", *arguments)
+    assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr
+
+
+def test_step_goes_on_without_a_side_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "torch.py").write_text("raise SystemExit('no such rival today')\n")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    done = run("benchmarks/step.py", "--sides", "torch,ours", "--rounds", "1", "--steps", "1", "configs/tiny.yaml")
+    assert done.returncode == 1 and "no such rival today" in done.stderr
+    assert done.stdout.splitlines()[-1].startswith("ours  ")
+    assert done.stderr.splitlines()[-1] == "error: not all sides were measured"
 
 
 @needs_gcc
