@@ -36,6 +36,7 @@ COMMANDS = {
     "train tiny.yaml": False,
     "train --resume run": False,
     "evaluate run": False,
+    "bench tiny.yaml": False,
     "doctor": False,
     "sweep sweep.yaml": False,
     "kernels verify": False,

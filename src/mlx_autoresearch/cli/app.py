@@ -21,6 +21,7 @@ try:
 
     from mlx_autoresearch.training.stop import STOPS
 
+    from .bench import bench
     from .doctor import doctor
     from .kernels import kernels
     from .research import research
@@ -48,7 +49,7 @@ app = typer.Typer(
 )
 app.add_typer(kernels, name="kernels")
 app.add_typer(research, name="research")
-for command in (sweep, prepare, train, evaluate, config, doctor):
+for command in (sweep, prepare, train, evaluate, bench, config, doctor):
     app.command()(command)
 
 

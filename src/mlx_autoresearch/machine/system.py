@@ -43,6 +43,14 @@ def macos_version() -> tuple[int, int] | None:
     return (int(found[1]), int(found[2] or 0)) if found else None
 
 
+def version() -> str:
+    """As "macOS 26.2" or "Linux 6.18.44": numbers alone, since whoever builds a kernel can name it after anything."""
+    if macos := macos_version():
+        return f"macOS {macos[0]}.{macos[1]}"
+    number = re.match(r"[\d.]*\d", platform.release())
+    return f"{platform.system()} {number[0] if number else ''}".strip()
+
+
 @lru_cache
 def macos_build() -> str:
     """The build of macOS, as "24F74", which changes with its Metal compiler; empty where it is not told."""
