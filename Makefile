@@ -14,8 +14,7 @@ SETUP := pyproject.toml Makefile scripts/setup.sh
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup prepare train research evaluate sweep doctor bench \
-	verify-kernels verify-metal test test-numeric lint types check clean
+.PHONY: help setup prepare train research evaluate sweep doctor bench verify-kernels verify-metal test test-numeric lint types check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
@@ -40,7 +39,7 @@ sweep: .venv/ready ## Try the points of SWEEP=configs/sweeps/<name>.yaml
 doctor: .venv/ready ## Check this machine's setup: device, memory, BLAS, compiler
 	$(BIN)/mlx-autoresearch doctor
 
-bench: .venv/ready ## Measure how fast this machine trains, as a table and as a file to publish
+bench: .venv/ready ## Measure how fast this machine trains; writes a file to publish
 	$(BIN)/mlx-autoresearch bench $(ARGS)
 
 verify-kernels: .venv/ready ## Check the Metal kernels in the simulator, on any machine

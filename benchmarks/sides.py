@@ -171,6 +171,8 @@ def main() -> None:
         if reported is None:
             raise
         sys.exit(f"error: {one_line(str(reported))}")
+    except KeyboardInterrupt:  # step.py got it too, and says so
+        sys.exit(130)
 
 
 def serve() -> None:

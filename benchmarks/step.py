@@ -56,9 +56,13 @@ class Child:
         command = [sys.executable, str(Path(__file__).with_name("sides.py")), side, *where, *words]
         self.side = side
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.first = self.answer()
         self.seconds: list[float] = []
         self.peak: int | None = None
+        try:
+            self.first = self.answer()
+        except BaseException:
+            self.end()
+            raise
 
     def ask(self, question: str) -> dict[str, Any]:
         """The answer. Raises RunFailed where the process has ended; it has said why on standard error."""
@@ -195,6 +199,9 @@ def main() -> None:
     except ReportedError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":
