@@ -74,21 +74,6 @@ METAL_FUNC void simdgroup_store(const simdgroup_matrix<T, 8, 8>& m, T* target, u
   }
 }
 
-// On tensor cores, whose product has 16 rows: the lower 8 are zeros. They want the right operand transposed.
-#define MSL_MULTIPLY(T, ptx)                                                                                        \
-  METAL_FUNC void simdgroup_multiply_accumulate(simdgroup_float8x8& d, const simdgroup_matrix<T, 8, 8>& a,          \
-                                                const simdgroup_matrix<T, 8, 8>& b, const simdgroup_float8x8& c) {  \
-    float sum[4];                                                                                                   \
-    asm("mma.sync.aligned.m16n8k8.row.col.f32." ptx "." ptx ".f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%7, %8, %9, %9};" \
-        : "=f"(sum[0]), "=f"(sum[1]), "=f"(sum[2]), "=f"(sum[3])                                                    \
-        : "r"(as_type<uint>(a.elements)), "r"(0u), "r"(detail::transposed(as_type<uint>(b.elements))),              \
-          "f"(c.elements[0]), "f"(c.elements[1]), "f"(0.0f));                                                       \
-    d.elements = float2(sum[0], sum[1]);                                                                            \
-  }
-MSL_MULTIPLY(half, "f16")
-MSL_MULTIPLY(bfloat, "bf16")
-#undef MSL_MULTIPLY
-
 // In float32 throughout: tensor cores would round the operands to 10 bits.
 METAL_FUNC void simdgroup_multiply_accumulate(simdgroup_float8x8& d, const simdgroup_float8x8& a,
                                               const simdgroup_float8x8& b, const simdgroup_float8x8& c) {
@@ -104,6 +89,37 @@ METAL_FUNC void simdgroup_multiply_accumulate(simdgroup_float8x8& d, const simdg
   d.elements = sum;
 }
 
+// The same of 16-bit elements that no tensor core multiplies. Called, since hundreds of them in a row compile for minutes.
+__device__ __noinline__ float2 product_of_widened(float2 a, float2 b, float2 c) {
+  simdgroup_float8x8 left, right, sum;
+  left.elements = a, right.elements = b, sum.elements = c;
+  simdgroup_multiply_accumulate(sum, left, right, sum);
+  return sum.elements;
+}
+template <class T>
+METAL_FUNC void simdgroup_multiply_accumulate(simdgroup_float8x8& d, const simdgroup_matrix<T, 8, 8>& a,
+                                              const simdgroup_matrix<T, 8, 8>& b, const simdgroup_float8x8& c) {
+  d.elements = product_of_widened(float2(float(a.elements[0]), float(a.elements[1])),
+                                  float2(float(b.elements[0]), float(b.elements[1])), c.elements);
+}
+
+// On tensor cores, whose product has 16 rows: the lower 8 are zeros. They want the right operand transposed.
+#define MSL_MULTIPLY(T, ptx)                                                                                        \
+  METAL_FUNC void simdgroup_multiply_accumulate(simdgroup_float8x8& d, const simdgroup_matrix<T, 8, 8>& a,          \
+                                                const simdgroup_matrix<T, 8, 8>& b, const simdgroup_float8x8& c) {  \
+    float sum[4];                                                                                                   \
+    asm("mma.sync.aligned.m16n8k8.row.col.f32." ptx "." ptx ".f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%7, %8, %9, %9};" \
+        : "=f"(sum[0]), "=f"(sum[1]), "=f"(sum[2]), "=f"(sum[3])                                                    \
+        : "r"(as_type<uint>(a.elements)), "r"(0u), "r"(detail::transposed(as_type<uint>(b.elements))),              \
+          "f"(c.elements[0]), "f"(c.elements[1]), "f"(0.0f));                                                       \
+    d.elements = float2(sum[0], sum[1]);                                                                            \
+  }
+MSL_MULTIPLY(half, "f16")
+#if __CUDA_ARCH__ >= 800
+MSL_MULTIPLY(bfloat, "bf16")
+#endif
+#undef MSL_MULTIPLY
+
 template <class D, class T>
 METAL_FUNC void simdgroup_multiply(simdgroup_matrix<D, 8, 8>& d, const simdgroup_matrix<T, 8, 8>& a,
                                    const simdgroup_matrix<T, 8, 8>& b) {
@@ -114,6 +130,7 @@ METAL_FUNC void simdgroup_multiply(simdgroup_matrix<D, 8, 8>& d, const simdgroup
 // whose right factor lies transposed, four 8 x 8 matrices loaded at once, and copies into threadgroup memory that go on
 // meanwhile. float32 is multiplied as above, and its right factors lie as they are.
 #define MSL_TENSOR_CORES 1
+#if __CUDA_ARCH__ >= 800
 #define MSL_MULTIPLY_ADD(T, ptx)                                                                                       \
   METAL_FUNC void tensor_core_multiply_add(simdgroup_float8x8 (&sum)[2], const simdgroup_matrix<T, 8, 8> (&left)[2][2], \
                                            const simdgroup_matrix<T, 8, 8> (&right)[2]) {                              \
@@ -130,6 +147,19 @@ METAL_FUNC void simdgroup_multiply(simdgroup_matrix<D, 8, 8>& d, const simdgroup
 MSL_MULTIPLY_ADD(half, "f16")
 MSL_MULTIPLY_ADD(bfloat, "bf16")
 #undef MSL_MULTIPLY_ADD
+#else  // whose products have 8 terms, of half alone
+template <class T>
+METAL_FUNC void tensor_core_multiply_add(simdgroup_float8x8 (&sum)[2], const simdgroup_matrix<T, 8, 8> (&left)[2][2],
+                                         const simdgroup_matrix<T, 8, 8> (&right)[2]) {
+#pragma unroll
+  for (int k = 0; k < 2; k++) {
+    simdgroup_matrix<T, 8, 8> upright;
+    upright.elements = as_type<vec<T, 2>>(detail::transposed(as_type<uint>(right[k].elements)));
+#pragma unroll
+    for (int r = 0; r < 2; r++) simdgroup_multiply_accumulate(sum[r], left[r][k], upright, sum[r]);
+  }
+}
+#endif
 METAL_FUNC void tensor_core_multiply_add(simdgroup_float8x8 (&sum)[2], const simdgroup_float8x8 (&left)[2][2],
                                          const simdgroup_float8x8 (&right)[2]) {
 #pragma unroll
@@ -165,9 +195,17 @@ METAL_FUNC void tensor_core_load(simdgroup_matrix<T, 8, 8> (&first)[2], simdgrou
 }
 
 template <class T> METAL_FUNC void copy_async(T* target, const T* source) {
+#if __CUDA_ARCH__ >= 800
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;"
                :: "r"(uint(__cvta_generic_to_shared(target))), "l"(__cvta_generic_to_global(source)) : "memory");
+#else
+  *reinterpret_cast<uint4*>(target) = *reinterpret_cast<const uint4*>(source);
+#endif
 }
-METAL_FUNC void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+METAL_FUNC void wait_for_copies() {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.wait_all;" ::: "memory");
+#endif
+}
 }  // namespace metal
 }  // namespace mlx::core::cu
