@@ -118,6 +118,37 @@ def test_a_cpu_computes_in_float32_and_has_the_machines_memory():
     assert limits.mlx_limit == mx.get_memory_limit()
 
 
+@pytest.mark.parametrize(
+    ("info", "dtype"),
+    [
+        ({"device_name": "Apple M1"}, mx.float16),
+        ({"device_name": "Apple M1 Pro"}, mx.float16),
+        ({"device_name": "Apple M1 Ultra"}, mx.float16),
+        ({"device_name": "Apple M2"}, mx.float16),
+        ({"device_name": "Apple M2 Ultra"}, mx.float16),
+        ({"device_name": "Apple M3"}, mx.bfloat16),
+        ({"device_name": "Apple M4 Max"}, mx.bfloat16),
+        ({"device_name": "Apple M5"}, mx.bfloat16),
+        ({"device_name": "Apple M10"}, mx.bfloat16),
+        ({"device_name": "Apple M21 Pro"}, mx.bfloat16),
+        ({"device_name": "Apple Paravirtual device"}, mx.bfloat16),
+        ({"device_name": "NVIDIA H200", "compute_capability_major": 9, "compute_capability_minor": 0}, mx.bfloat16),
+        ({"device_name": "NVIDIA A100-SXM4-80GB", "compute_capability_major": 8}, mx.bfloat16),
+        ({"device_name": "NVIDIA GeForce RTX 5090", "compute_capability_major": 12}, mx.bfloat16),
+        ({"device_name": "Tesla T4", "compute_capability_major": 7, "compute_capability_minor": 5}, mx.float16),
+        ({"device_name": "NVIDIA H200"}, mx.bfloat16),
+        ({}, mx.bfloat16),
+    ],
+    ids=lambda value: value.get("device_name") if isinstance(value, dict) else None,
+)
+def test_a_gpu_computes_in_the_half_precision_that_it_has(monkeypatch: pytest.MonkeyPatch, info: dict, dtype: mx.Dtype):
+    monkeypatch.setattr(mx, "device_info", lambda: info)
+    monkeypatch.setattr(device, "is_gpu", lambda: True)
+    assert device.default_compute_dtype() == dtype
+    monkeypatch.setattr(device, "is_gpu", lambda: False)
+    assert device.default_compute_dtype() == mx.float32
+
+
 def test_a_gpus_memory_is_the_gpus(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(mx, "device_info", lambda: {"memory_size": 64, "max_recommended_working_set_size": 48})
     assert (device.memory_limits().total, device.memory_limits().recommended) == (64, 48)

@@ -4,6 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from mlx_autoresearch.machine.device import is_gpu
 from mlx_autoresearch.recipe.attention import attention, banded, fused, visible
 from tests.support.arrays import normal
 from tests.support.attention_reference import composed, definition, definition_gradients
@@ -133,3 +134,17 @@ def test_mixed_dtypes_are_refused() -> None:
     q, k, v = qkv((1, 4, 2, 2, 8))
     with pytest.raises(ValueError, match="share a dtype"):
         attention(q.astype(mx.bfloat16), k, v)
+
+
+@pytest.mark.skipif(is_gpu(), reason="a GPU computes it otherwise")
+@pytest.mark.parametrize("T", [1, 97, 300])
+def test_float16_on_a_cpu_holds_values_whose_sum_it_does_not(T: int) -> None:
+    """300 values of 400 are 120,000, and float16 ends at 65,504."""
+    q, k, v = (x.astype(mx.float16) for x in qkv((1, T, 2, 1, 16)))
+    v, cotangent = v + 400, normal(q.shape, 3).astype(mx.float16)
+    (out,), gradients = mx.vjp(lambda *x: attention(*x, None), [q, k, v], [cotangent])
+    wide = [x.astype(mx.float32) for x in (q, k, v, cotangent)]
+    (exact,), exact_gradients = mx.vjp(lambda *x: attention(*x, None), wide[:3], wide[3:])
+    for got, expected in zip([out, *gradients], [exact, *exact_gradients], strict=True):
+        assert got.dtype == mx.float16
+        assert mx.allclose(got.astype(mx.float32), expected, rtol=2**-10, atol=2**-24).item()

@@ -153,7 +153,9 @@ class TrainConfig(Section):
     final_lr_frac: float = Field(default=0.0, ge=0, le=1)
     muon_momentum: tuple[Beta, Beta] = Field(default=(0.85, 0.95), description="start and end of the ramp")
     muon_momentum_steps: int = Field(default=300, ge=1, description="steps of the momentum ramp")
-    compute_dtype: Literal["auto", "float32", "bfloat16"] = Field(default="auto", description="auto: bf16 on a GPU")
+    compute_dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto", description="of activations; auto: float32 on a CPU, on a GPU what it is fast in (docs/mac.md)"
+    )
     checkpoint_every: float | None = Field(default=60.0, gt=0, description="seconds of training between checkpoints")
 
     @model_validator(mode="after")

@@ -88,8 +88,17 @@ def architecture() -> str:
 
 
 def default_compute_dtype() -> mx.Dtype:
-    """bfloat16 on a GPU, float32 on a CPU, where MLX sends bfloat16 products past the BLAS to a slow loop."""
-    return mx.bfloat16 if is_gpu() else mx.float32
+    """The dtype of products in which the default device is fast.
+
+    float32 on a CPU, where MLX sends others past the BLAS to a slow loop. bfloat16 on a GPU, but float16 where bfloat16
+    is emulated: in Apple's M1 and M2 families (docs/mac.md has sources), and in NVIDIA's cards before Ampere, of a
+    compute capability below 8.0 (CUDA C++ Programming Guide, "Compute Capabilities").
+    """
+    if not is_gpu():
+        return mx.float32
+    before_ampere = int(mx.device_info().get("compute_capability_major", 8)) < 8
+    emulated = before_ampere or re.match(r"Apple M[12]\b", device_name())
+    return mx.float16 if emulated else mx.bfloat16
 
 
 def memory_limits() -> MemoryLimits:

@@ -48,6 +48,9 @@ def composed(q: mx.array, k: mx.array, v: mx.array, window: int | None) -> mx.ar
     """`attention` in plain MLX, by the formulation that suits the default device and the window."""
     T = q.shape[1]
     window = T if window is None else window
+    if not is_gpu() and q.dtype == mx.float16:  # whose range ends before the sum of T weighted values, yet undivided
+        dtype, q, k, v = q.dtype, q.astype(mx.float32), k.astype(mx.float32), v.astype(mx.float32)
+        return _blocked(q, k, v, min(window, T)).astype(dtype)
     if not is_gpu():
         return _blocked(q, k, v, min(window, T))
     if window >= T - 1:

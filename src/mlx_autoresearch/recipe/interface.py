@@ -13,7 +13,7 @@ import mlx.nn as nn
 from mlx_autoresearch.config.settings import RecipeConfig
 from mlx_autoresearch.kernels.operation import resolved
 
-from . import schedule, step
+from . import loss_scale, schedule, step
 from .model import GPT
 from .muon import newton_schulz
 from .optimizer import MuonAdamW, MuonGroup
@@ -48,6 +48,11 @@ def make_step(model: GPT, optimizer: MuonAdamW, config: RecipeConfig) -> Step:
     return step.make_step(model, optimizer, config.accumulation_steps)
 
 
+def skipped_steps(optimizer: MuonAdamW) -> int | None:
+    """How many steps so far changed nothing, since their gradients overflowed float16; None in another precision."""
+    return loss_scale.skipped_steps(optimizer.state)
+
+
 def trace_step(model: GPT, optimizer: MuonAdamW, config: RecipeConfig) -> None:
     """Build every operation of a step, with its shapes, without computing anything or changing any state.
 
@@ -67,7 +72,7 @@ def trace_step(model: GPT, optimizer: MuonAdamW, config: RecipeConfig) -> None:
 def set_schedule(optimizer: MuonAdamW, config: RecipeConfig, *, progress: float, step: int) -> float:
     """Set what changes from step to step; returns the multiplier of the learning rates, for the log.
 
-    progress: share of the budget that is used, 0 ... 1. step: optimizer steps done so far.
+    progress: share of the budget that is used, 0 ... 1. step: optimizer steps done so far, skipped ones left out.
     """
     train = config.train
     multiplier = schedule.lr_multiplier(progress, train.warmup_ratio, train.warmdown_ratio, train.final_lr_frac)

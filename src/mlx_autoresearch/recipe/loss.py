@@ -7,7 +7,7 @@ gradients, and the full logits never exist.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import mlx.core as mx
@@ -32,14 +32,16 @@ def linear_cross_entropy(
     softcap: float | None,
     ignore_index: int = -1,
     *,
+    loss_scale: mx.array | None = None,
     implementation: Implementation = "auto",
 ) -> mx.array:
     """Mean cross-entropy in nats of softcap * tanh(x Wᵀ / softcap) against targets.
 
     x: (N, C). weight: (V, C), cast to x's dtype for the products. targets: (N,) of int; `ignore_index` is left out
     of the mean. softcap: None leaves the logits as they are. Returns a float32 scalar, differentiable in x and weight;
-    softmax and loss are computed in float32. implementation: see `kernels.operation`. Raises ValueError when shapes do
-    not fit, or the implementation cannot run here.
+    softmax and loss are computed in float32. loss_scale: a float32 scalar that multiplies the gradients, not the loss,
+    before they are rounded to x's dtype; None for 1. implementation: see `kernels.operation`. Raises ValueError when
+    shapes do not fit, or the implementation cannot run here.
     """
     if x.ndim != 2 or weight.ndim != 2 or targets.shape != x.shape[:1] or weight.shape[1] != x.shape[1]:
         raise ValueError(
@@ -49,7 +51,19 @@ def linear_cross_entropy(
     keep = (targets != ignore_index).astype(mx.float32)
     scale = keep / mx.maximum(keep.sum(), 1.0)
     labels = mx.where(targets == ignore_index, 0, targets)
-    return _OPERATION(x, weight, labels, scale, implementation=implementation, softcap=softcap)
+    if loss_scale is None:
+        return _OPERATION(x, weight, labels, scale, implementation=implementation, softcap=softcap)
+    scaled = _OPERATION(x, weight, labels, scale * loss_scale, implementation=implementation, softcap=softcap)
+    return _value_unscaled(scaled, loss_scale)
+
+
+def _keep_gradient(primals: Sequence[mx.array], d: mx.array, _: mx.array) -> tuple[mx.array, mx.array]:
+    return d, mx.zeros_like(primals[1])
+
+
+@with_vjp(_keep_gradient)
+def _value_unscaled(loss: mx.array, scale: mx.array) -> mx.array:
+    return loss / scale
 
 
 def softcapped(logits: mx.array, softcap: float | None) -> mx.array:

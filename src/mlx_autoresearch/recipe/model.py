@@ -123,8 +123,8 @@ class Block(nn.Module):
 class GPT(nn.Module):
     """A decoder-only transformer: token ids in, softcapped logits or their mean cross-entropy out.
 
-    config: shape and switches. compute_dtype: dtype of activations and matrix products; None takes bfloat16 on a
-    GPU and float32 on a CPU. kernels: "mlx" composes every operation, "custom" uses our kernels, "auto" whichever is
+    config: shape and switches. compute_dtype: dtype of activations and matrix products; None takes the one in
+    which the device is fast. kernels: "mlx" composes every operation, "custom" uses our kernels, "auto" whichever is
     faster here; may be changed at any time. settings: the recipe's own; None takes their defaults. Weights are drawn
     from `mx.random`'s global state, so seed that first.
     """
@@ -220,8 +220,10 @@ class GPT(nn.Module):
         """Softcapped logits (B, T, V) in float32 for token ids (B, T)."""
         return self.logits(self.hidden(idx))
 
-    def loss(self, idx: mx.array, targets: mx.array) -> mx.array:
+    def loss(self, idx: mx.array, targets: mx.array, loss_scale: mx.array | None = None) -> mx.array:
         """Mean cross-entropy in nats, a float32 scalar, for ids and targets (B, T); targets of -1 are left out.
+
+        loss_scale: what its gradients are multiplied by, as `linear_cross_entropy` does it.
 
         With kernels "auto", shapes that were never measured on this machine are measured: this is what training calls.
         """
@@ -232,6 +234,7 @@ class GPT(nn.Module):
                 self.lm_head.weight,
                 targets.reshape(-1),
                 self.config.softcap,
+                loss_scale=loss_scale,
                 implementation=self.kernels,
             )
 

@@ -18,6 +18,7 @@ from mlx_autoresearch.kernels.operation import Implementation, measuring
 from mlx_autoresearch.machine.device import default_compute_dtype
 from mlx_autoresearch.machine.resident import resident
 
+from . import loss_scale
 from .muon import muon_update
 from .roles import Role, role_of
 
@@ -85,8 +86,9 @@ class MuonAdamW:
     """Updates the parameters of a model by groups, with the interface of `mlx.optimizers`.
 
     groups: from `gpt_groups`, or your own; every trainable parameter belongs to exactly one.
-    ns_dtype: dtype of the Newton-Schulz products; None takes bfloat16 on a GPU and float32 on a CPU.
+    ns_dtype: dtype of the Newton-Schulz products; None takes the one in which the device is fast.
     kernels: which implementation of them, see `kernels.operation`.
+    scaled: the gradients are those of the loss times the scale in `state`, as loss_scale.py has it; for float16.
 
     `state` holds arrays only, so it can enter `mx.compile` as inputs and outputs: moments, the step count, and the
     three scheduled scalars `lr_multiplier` (of every group), `momentum` and `weight_decay_multiplier` (of Muon).
@@ -97,12 +99,15 @@ class MuonAdamW:
         groups: Sequence[AdamWGroup | MuonGroup],
         ns_dtype: mx.Dtype | None = None,
         kernels: Implementation = "auto",
+        *,
+        scaled: bool = False,
     ):
         if ns_dtype is None:
             ns_dtype = default_compute_dtype()
         self.groups = tuple(groups)
         self.ns_dtype = ns_dtype
         self.kernels: Implementation = kernels
+        self.scaled = scaled
         self.state: dict[str, Any] = {}
 
     @classmethod
@@ -110,7 +115,8 @@ class MuonAdamW:
         cls, model: nn.Module, ns_dtype: mx.Dtype | None = None, kernels: Implementation = "auto", **settings: Any
     ) -> MuonAdamW:
         """The reference's groups for a `GPT`; `settings` are those of `gpt_groups`, all optional."""
-        return cls(gpt_groups(model, **settings), ns_dtype, kernels)
+        half = model.compute_dtype == mx.float16
+        return cls(gpt_groups(model, **settings), ns_dtype, kernels, scaled=half)
 
     def init(self, parameters: dict) -> None:
         """Zero moments for a tree of parameters. Raises ValueError when groups and parameters do not match."""
@@ -145,6 +151,8 @@ class MuonAdamW:
             "momentum_buffer": momentum_buffer,
             "second_moment": second_moment,
         }
+        if self.scaled:
+            self.state[loss_scale.SECTION] = loss_scale.initial_state()
 
     def set_schedule(self, *, lr_multiplier: float, momentum: float, weight_decay_multiplier: float) -> None:
         """The scheduled scalars of the next update, as arrays, so that no compiled function freezes them."""
@@ -157,7 +165,14 @@ class MuonAdamW:
 
     def update(self, model: nn.Module, gradients: dict) -> None:
         """Update the model's parameters in place; those without a gradient, the frozen ones, stay as they are."""
-        model.update(self.apply_gradients(gradients, model.parameters()))
+        parameters = model.parameters()
+        if self.scaled:
+            if not self.state:
+                self.init(parameters)
+            updated = loss_scale.apply_unless_overflowed(self.apply_gradients, gradients, parameters, self.state)
+        else:
+            updated = self.apply_gradients(gradients, parameters)
+        model.update(updated)
 
     def apply_gradients(self, gradients: dict, parameters: dict) -> dict:
         """The updated parameters as a tree of the same structure; moments and step count advance."""

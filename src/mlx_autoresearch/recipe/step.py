@@ -11,6 +11,7 @@ from mlx.utils import tree_map
 
 from mlx_autoresearch.kernels.operation import resolved
 
+from .loss_scale import loss_scale
 from .model import GPT
 from .optimizer import MuonAdamW
 
@@ -24,7 +25,11 @@ def make_step(model: GPT, optimizer: MuonAdamW, accumulation_steps: int = 1) -> 
     state = [model.state, optimizer.state]
     simulated = "simulator" in (resolved(model.kernels), resolved(optimizer.kernels))
     compiled = (lambda function: function) if simulated else partial(mx.compile, inputs=state, outputs=state)
-    loss_and_grad = nn.value_and_grad(model, lambda x, y: model.loss(x, y) / accumulation_steps)
+
+    def mean_loss(x: mx.array, y: mx.array) -> mx.array:
+        return model.loss(x, y, loss_scale(optimizer.state)) / accumulation_steps
+
+    loss_and_grad = nn.value_and_grad(model, mean_loss)
 
     @compiled
     def whole(x: mx.array, y: mx.array) -> mx.array:

@@ -31,8 +31,8 @@ def loop(
     the first step for the seconds of it that went into compilation; None where nobody can tell.
 
     The record: step (1 for the first), progress (share of the budget before the step), loss (nats a token, mean over
-    the step), smooth_loss, lr_multiplier, seconds (of this step), training_seconds (charged so far), tokens_per_second,
-    mfu_percent, and epoch of the latest micro-batch.
+    the step), smooth_loss, lr_multiplier, skipped_steps (so far, in float16; else None), seconds (of this step),
+    training_seconds (charged so far), tokens_per_second, mfu_percent, and epoch of the latest micro-batch.
     """
     config, told = training.config, training.config.for_recipe()
     flops_per_token = training.model.flops_per_token()
@@ -44,7 +44,8 @@ def loop(
             started = time.perf_counter()
             progress = clock.progress()
             pairs.asked.clear()
-            lr_multiplier = interface.set_schedule(training.optimizer, told, progress=progress, step=clock.step)
+            done = clock.step - (interface.skipped_steps(training.optimizer) or 0)
+            lr_multiplier = interface.set_schedule(training.optimizer, told, progress=progress, step=done)
             loss = float(training.step(pairs).item())  # type: ignore[arg-type]
             mx.eval(list(weights(training.model).values()))  # a step that leaves work undone is charged for it
             training.position = prefetcher.state_dict()
@@ -59,6 +60,7 @@ def loop(
                 "loss": loss,
                 "smooth_loss": training.smooth_loss / (1 - _KEPT**clock.step),
                 "lr_multiplier": lr_multiplier,
+                "skipped_steps": interface.skipped_steps(training.optimizer),
                 "seconds": seconds,
                 "training_seconds": clock.training_seconds,
                 "tokens_per_second": tokens_per_second,

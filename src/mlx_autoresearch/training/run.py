@@ -27,6 +27,7 @@ from mlx_autoresearch.methods import CURRENT, FIRST, Methods
 
 from .files import CHECKPOINT, CONFIG, INFO, METRICS, SUMMARY
 
+_LOSS_SCALE = "optimizer.loss_scale."  # names of arrays
 _REMEDY = "free some space, make it writable or choose another folder"
 
 
@@ -163,7 +164,9 @@ class Run:
             raise _damaged(path, "it is no checkpoint of a run") from None
         expected = {name: array.shape for name, array in _arrays(model, optimizer).items()}
         saved = {name: array.shape for name, array in arrays.items() if optimizer or name.startswith("model.")}
-        if wrong := sorted(name for name, _ in expected.items() ^ saved.items()):
+        differing = {name for name, _ in expected.items() ^ saved.items()}
+        # Where `compute_dtype: auto` is another precision here than it was there, a loss scale is missing or left over.
+        if wrong := sorted(name for name in differing if not name.startswith(_LOSS_SCALE)):
             raise UserError(
                 f"{path} is of another model than {self.path / CONFIG}: {wrong[0]} must be "
                 f"{expected.get(wrong[0], 'absent')}, got {saved.get(wrong[0], 'none')}"
@@ -171,8 +174,8 @@ class Run:
         model.load_weights([(name.removeprefix("model."), arrays[name]) for name in _arrays(model)])
         if optimizer is not None:
             for section, entries in optimizer.state.items():
-                for name in entries:
-                    entries[name] = arrays[f"optimizer.{section}.{name}"]
+                for name, initial in entries.items():
+                    entries[name] = arrays.get(f"optimizer.{section}.{name}", initial)
         return state
 
     def _write(self, name: str, text: str) -> None:

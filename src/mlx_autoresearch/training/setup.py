@@ -77,7 +77,7 @@ def compute_dtype(config: Config) -> mx.Dtype:
     """The dtype of activations: as configured, or the device's default."""
     if config.train.compute_dtype == "auto":
         return device.default_compute_dtype()
-    return {"float32": mx.float32, "bfloat16": mx.bfloat16}[config.train.compute_dtype]
+    return getattr(mx, config.train.compute_dtype)
 
 
 def make_model(config: Config) -> GPT:

@@ -10,6 +10,7 @@ import mlx.core as mx
 from mlx_autoresearch.machine import device
 from mlx_autoresearch.metric.bits import Bpb
 from mlx_autoresearch.metric.score import scores
+from mlx_autoresearch.recipe import interface
 
 from .clock import Clock
 from .setup import Training, compute_dtype, kernels_used
@@ -48,6 +49,7 @@ def summarise(training: Training, clock: Clock, peaks: Peaks, bpb: Bpb | None, r
         "tokens_per_second": speed,
         "total_tokens_M": clock.step * train.total_batch_size / 1e6,
         "num_steps": clock.step,
+        "skipped_steps": interface.skipped_steps(training.optimizer),
         "num_params_M": training.model.parameter_counts()["total"] / 1e6,
         "depth": training.config.gpt_config().n_layer,
         "kernels": kernels_used(training.kernels),

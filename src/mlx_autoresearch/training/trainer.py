@@ -23,6 +23,7 @@ from mlx_autoresearch.machine.awake import awake
 from mlx_autoresearch.machine.lock import device_lock
 from mlx_autoresearch.methods import CURRENT
 from mlx_autoresearch.metric.bits import Bpb
+from mlx_autoresearch.recipe import interface
 from mlx_autoresearch.recipe.settings import recipe_settings
 
 from . import checkpoint
@@ -147,6 +148,8 @@ def complete(
                 f"a step takes about {clock.step_seconds():.3g} s, so no second one fits into train.time_budget="
                 f"{training.config.train.time_budget:g}: raise it, or lower train.total_batch_size"
             )
+        if skipped := interface.skipped_steps(training.optimizer):
+            reporter.say(f"{skipped} of {clock.step} steps skipped: their gradients overflowed float16")
         reporter.trained()
         mx.clear_cache()
         mx.reset_peak_memory()
@@ -171,7 +174,7 @@ def _interruption_explained(run: Run) -> Iterator[None]:
 def _note(record: dict[str, Any], run: Run, watch: LossWatch, clock: Clock, reporter: Reporter) -> None:
     """A step goes to the log, to the watch over the loss and to the display, in this order."""
     run.log(record)
-    warning = watch.see(record["step"], record["loss"])
+    warning = watch.see(record["step"], record["loss"], record["skipped_steps"])
     reporter.step(record, clock.remaining())
     if warning:
         reporter.warn(warning)

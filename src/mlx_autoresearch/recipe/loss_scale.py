@@ -1,0 +1,64 @@
+"""Dynamic loss scaling, which float16 needs (Micikevicius et al., arXiv:1710.03740): gradients of a larger loss.
+
+Below 6e-8 float16 rounds to 0, above 65,504 to infinity. Gradients are therefore computed of the loss times a scale,
+and divided by it in float32, in which the parameters have them. A step whose gradients hold an infinity or NaN is
+skipped, and the scale is halved; after 2,000 steps without one it is doubled. float32 and bfloat16 need no scale, and
+have none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_flatten, tree_map
+
+SECTION = "loss_scale"  # of an optimizer's state
+FIRST, LEAST, MOST = 2.0**16, 1.0, 2.0**24  # powers of two: scaling by them rounds nothing
+PATIENCE = 2000  # steps until it is doubled
+
+
+def initial_state() -> dict[str, mx.array]:
+    """What a checkpoint keeps: the scale, steps since it changed or overflowed, and how many steps were skipped."""
+    return {"scale": mx.array(FIRST), "good_steps": mx.array(0), "skipped_steps": mx.array(0)}
+
+
+def loss_scale(state: dict[str, Any]) -> mx.array | None:
+    """The scale in an optimizer's state, a float32 scalar; None where it has none."""
+    return state[SECTION]["scale"] if SECTION in state else None
+
+
+def skipped_steps(state: dict[str, Any]) -> int | None:
+    """How many steps were skipped so far, by an optimizer's state; None where it has no scale."""
+    return int(state[SECTION]["skipped_steps"].item()) if SECTION in state else None
+
+
+def apply_unless_overflowed(
+    apply: Callable[[dict, dict], dict], gradients: dict, parameters: dict, state: dict[str, Any]
+) -> dict:
+    """`apply(gradients, parameters)`, an update, with gradients that were scaled; or nothing where they overflowed.
+
+    state: the optimizer's, which `apply` changes too; after a skipped step it is as before, but for the scale and its
+    counters. Returns the new parameters. No value is looked at here, so all of it can be compiled.
+    """
+    scaling, before = (
+        state[SECTION],
+        tree_map(mx.array, state),
+    )  # other objects, which `+=` on the state does not change
+    flat: dict[str, mx.array] = dict(tree_flatten(gradients))  # type: ignore[arg-type]
+    finite = mx.stack([mx.isfinite(g).all() for g in flat.values()]).all()
+
+    def chosen(new: mx.array, old: mx.array) -> mx.array:
+        return mx.where(finite, new, old)
+
+    updated = apply(tree_map(lambda g: g / scaling["scale"], gradients), parameters)
+    for section, entries in state.items():
+        entries |= tree_map(chosen, entries, before[section])
+    good = mx.where(finite, scaling["good_steps"] + 1, 0)
+    double = good == PATIENCE
+    factor = mx.where(finite, mx.where(double, 2.0, 1.0), 0.5)
+    scaling["scale"] = mx.clip(factor * scaling["scale"], LEAST, MOST)
+    scaling["good_steps"] = mx.where(double, 0, good)
+    scaling["skipped_steps"] = scaling["skipped_steps"] + mx.where(finite, 0, 1)
+    return tree_map(chosen, updated, parameters)
