@@ -30,7 +30,8 @@ def newton_schulz(
     """Orthogonalise each matrix of (K, m, n): U Vᵀ of its singular value decomposition, approximately.
 
     steps: iterations, 0 ... 5. The Frobenius norm is taken in float32; the products run in `dtype`, which is also the
-    result's. implementation: see `kernels.operation`. Raises ValueError when it cannot run here.
+    result's. Rounding errors in float16 are about a seventh of those in bfloat16; rows below 1e-6 of the largest are 0
+    there. implementation: see `kernels.operation`. Raises ValueError when it cannot run here.
     """
     if g.ndim == 3 and g.size and is_gpu():
         K, m, n = g.shape

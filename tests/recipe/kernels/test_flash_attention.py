@@ -77,6 +77,21 @@ def test_output_and_gradients_against_float64(shape, dtype, implementation: Lang
             assert error(have, want) <= 3 * error(compare, want) + floor(dtype, want), (window, name)
 
 
+@pytest.mark.parametrize(("offset", "scale"), [(400, 1), (0, 1000)])
+def test_float16_holds_what_its_sums_would_not(offset: float, scale: float, implementation: Language) -> None:
+    """257 values of 400 are 102,800, and float16 ends at 65,504; gradients are as large as a loss scale makes them."""
+    q, k, v, d_out = inputs((1, 257, 2, 1, 32))
+    *primals, d_out = (x.astype(mx.float16) for x in (q, k, v + offset, scale * d_out))
+    no_d_lse = mx.zeros((1, 2, 257))
+    (out, _), got = mx.vjp(lambda *x: flash_attention(*x, implementation=implementation), primals, [d_out, no_d_lse])
+    with mx.stream(mx.cpu):
+        (plain,), same_precision = mx.vjp(lambda *x: composed(*x, None), primals, [d_out])
+    q, k, v, g = (exact(x) for x in (*primals, d_out))
+    wanted = [definition(q, k, v, None), *definition_gradients(q, k, v, g, None)]
+    for have, compare, want in zip([out, *got], [plain, *same_precision], wanted, strict=True):
+        assert error(have, want) <= 3 * error(compare, want) + floor(mx.float16, want)
+
+
 def test_lse_is_differentiable_too(implementation: Language) -> None:
     *primals, d_out = inputs((2, 40, 4, 2, 32))
     d_lse = normal((2, 4, 40), 9)

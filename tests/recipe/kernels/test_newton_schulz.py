@@ -45,6 +45,22 @@ def test_error_is_at_most_twice_that_of_the_composed_path(implementation, shape,
     assert rms_error(x, reference) <= 2 * rms_error(composed, reference) + epsilon * size
 
 
+@pytest.mark.parametrize("size", [1e-6, 1.0, 1e4])
+@pytest.mark.parametrize("which", ["mlx", "kernels"])
+def test_float16_is_finer_than_bfloat16(implementation, which, size):
+    """No iterate has an entry far above 1; and what float16 rounds to 0 is small beside the rest of its matrix."""
+    how = "mlx" if which == "mlx" else implementation
+    low_rank = gaussian((1, 64, 4), 2) @ gaussian((1, 4, 64), 3) + 0.03 * gaussian((1, 64, 64), 4)
+    uneven = gaussian((1, 64, 64), 5) * np.logspace(0, -4, 64, dtype=np.float32)[:, None]
+    for g in (gaussian((1, 64, 64)), low_rank, uneven):
+        reference = exact(size * g)
+        half, brain = (
+            rms_error(newton_schulz(mx.array(size * g), 5, dtype=dtype, implementation=how), reference)
+            for dtype in (mx.float16, mx.bfloat16)
+        )
+        assert half < 0.4 * brain
+
+
 @pytest.mark.parametrize(("m", "n"), [(33, 70), (70, 33), (41, 41)])
 def test_orthogonalises(implementation, m, n):
     u, _, v = np.linalg.svd(gaussian((1, m, n), 1), full_matrices=False)
