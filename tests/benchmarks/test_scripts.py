@@ -73,6 +73,20 @@ def test_what_needs_a_gpu_says_so(name: str) -> None:
     assert done.stderr.startswith(f"benchmarks/{name}.py needs a GPU") and done.stderr.count("\n") == 1
 
 
+@pytest.mark.skipif(device.is_gpu(), reason="it is about a CPU")
+def test_loss_curves_show_every_precision_beside_float32() -> None:
+    small = ["configs/tiny.yaml", "model.n_layer=1", "model.n_embd=32", "model.sequence_len=16"]
+    done = run("benchmarks/loss_curves.py", "--kernels", "mlx", *small, "train.total_batch_size=64")
+    assert done.returncode == 0, done.stderr
+    rows = {line.split()[1]: line.split()[2:] for line in done.stdout.splitlines() if line.startswith("mlx ")}
+    assert list(rows) == ["float32", "bfloat16", "float16"]
+    assert [len(row) for row in rows.values()] == [8, 8, 9]  # steps are skipped in float16 alone
+    assert all(float(row[-3]) < 0.9 * float(row[-6]) for row in rows.values()), "they learn"
+    assert float(rows["float32"][-1]) == 0.0
+    refused = run("benchmarks/loss_curves.py", "--dtypes", "float8", *small)
+    assert refused.returncode == 2 and "unknown float8" in refused.stderr
+
+
 @pytest.mark.skipif(device.is_gpu(), reason="the limits below are for a CPU's peak")
 def test_memory_is_estimated_beside_what_a_step_takes() -> None:
     """The one figure that is looked at: the estimate is to hold on any CPU, within a fifth."""
