@@ -14,7 +14,7 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_map
 
-SECTION = "loss_scale"  # of an optimizer's state
+SECTION = "loss_scale"  # of an optimizer's state; training/run.py knows the name
 FIRST, LEAST, MOST = 2.0**16, 1.0, 2.0**24  # powers of two: scaling by them rounds nothing
 PATIENCE = 2000  # steps until it is doubled
 
@@ -42,17 +42,16 @@ def apply_unless_overflowed(
     state: the optimizer's, which `apply` changes too; after a skipped step it is as before, but for the scale and its
     counters. Returns the new parameters. No value is looked at here, so all of it can be compiled.
     """
-    scaling, before = (
-        state[SECTION],
-        tree_map(mx.array, state),
-    )  # other objects, which `+=` on the state does not change
+    scaling = state[SECTION]
+    before = tree_map(mx.array, state)  # other objects, which `+=` on the state does not change
+    gradients = tree_map(lambda g: g / scaling["scale"], gradients)
     flat: dict[str, mx.array] = dict(tree_flatten(gradients))  # type: ignore[arg-type]
     finite = mx.stack([mx.isfinite(g).all() for g in flat.values()]).all()
 
     def chosen(new: mx.array, old: mx.array) -> mx.array:
         return mx.where(finite, new, old)
 
-    updated = apply(tree_map(lambda g: g / scaling["scale"], gradients), parameters)
+    updated = apply(gradients, parameters)
     for section, entries in state.items():
         entries |= tree_map(chosen, entries, before[section])
     good = mx.where(finite, scaling["good_steps"] + 1, 0)
