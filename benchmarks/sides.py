@@ -74,16 +74,18 @@ def plain(config: Config, _side: str, _device: str, dtype: str, _stack: ExitStac
     from mlx_autoresearch.machine import allocator, device
     from mlx_autoresearch.recipe import fastmath
     from mlx_autoresearch.recipe import model as model_module
+    from mlx_autoresearch.recipe.loss import value_unscaled
     from mlx_autoresearch.recipe.model import GPT
     from mlx_autoresearch.recipe.optimizer import MuonAdamW
     from mlx_autoresearch.recipe.step import make_step
 
     class PlainGPT(GPT):
-        def loss(self, idx: mx.array, targets: mx.array) -> mx.array:
+        def loss(self, idx: mx.array, targets: mx.array, loss_scale: mx.array | None = None) -> mx.array:
             logits = self.lm_head(self.hidden(idx)).astype(mx.float32)
             if self.config.softcap is not None:
                 logits = self.config.softcap * mx.tanh(logits / self.config.softcap)
-            return nn.losses.cross_entropy(logits, targets, reduction="mean")
+            loss = nn.losses.cross_entropy(logits, targets, reduction="mean")
+            return loss if loss_scale is None else value_unscaled(loss * loss_scale, loss_scale)
 
     def attention(q: mx.array, k: mx.array, v: mx.array, window: int | None = None, **_: object) -> mx.array:
         T = q.shape[1]

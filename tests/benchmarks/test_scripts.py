@@ -20,9 +20,11 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], cwd=BENCHMARKS.parent, capture_output=True, text=True)
 
 
-def test_step_compares_with_a_plain_port() -> None:
+@pytest.mark.parametrize("settings", [[], ["train.compute_dtype=float16", "train.total_batch_size=256"]])
+def test_step_compares_with_a_plain_port(settings: list[str]) -> None:
     """PyTorch's rows take minutes to compile on a CPU; test_torch_gpt.py looks at their model."""
-    done = run("benchmarks/step.py", "--sides", "plain,ours", "--rounds", "2", "--steps", "1", "configs/tiny.yaml")
+    sides = ["--sides", "plain,ours", "--rounds", "2", "--steps", "1"]
+    done = run("benchmarks/step.py", *sides, "configs/tiny.yaml", *settings)
     assert done.returncode == 0, done.stderr
     rows = [line.split("  ")[0] for line in done.stdout.splitlines()[2:]]
     assert rows[:2] == ["ours", "plain MLX"] and rows[2].startswith("ours / plain MLX: ")

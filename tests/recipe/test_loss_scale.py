@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten, tree_map
@@ -99,38 +100,68 @@ def test_a_step_that_overflows_changes_nothing_and_the_scale_recovers(accumulati
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
 def test_one_bad_number_in_one_gradient_is_enough(value: float) -> None:
     trainee = Trainee(mx.float16)
-    gradients = {name: mx.ones_like(p) for name, p in tree_flatten(trainee.model.parameters())}
-    tables = [name for name in gradients if "value_embeds" in name]
-    gradients[tables[-1]][3, 5] = value
-    before, parameters = trainee.state(), trainee.model.parameters()
-
-    def apply(gradients: dict, parameters: dict) -> dict:
-        trainee.optimizer.state["scalars"]["step"] += 1
-        return {name: parameters[name] - g for name, g in gradients.items()}
-
-    flat = dict(tree_flatten(parameters))
-    updated = loss_scale.apply_unless_overflowed(apply, gradients, flat, trainee.optimizer.state)
-    assert all(mx.array_equal(updated[name], p) for name, p in flat.items())
+    gradients = tree_map(mx.ones_like, trainee.model.parameters())
+    gradients["value_embeds"][-1]["weight"][3, 5] = value
+    before = trainee.state()
+    loss_scale.update_unless_overflowed(trainee.model, trainee.optimizer, gradients)
     assert same(trainee.state(), before)
     assert trainee.scaling == {"scale": loss_scale.FIRST / 2, "good_steps": 0, "skipped_steps": 1}
 
 
+def test_an_optimizer_that_changes_arrays_in_place_is_undone_too() -> None:
+    trainee = Trainee(mx.float16)
+
+    class InPlace:
+        state = trainee.optimizer.state
+
+        def update(self, model: GPT, gradients: dict) -> None:
+            self.state["scalars"]["step"] += 1
+            model.lm_head.weight += 1
+            model.update(tree_map(lambda p, g: p - g, model.parameters(), gradients))
+
+    before, gradients = trainee.state(), tree_map(mx.ones_like, trainee.model.parameters())
+    loss_scale.update_unless_overflowed(trainee.model, InPlace(), tree_map(lambda g: g * np.inf, gradients))  # type: ignore
+    assert same(trainee.state(), before)
+    loss_scale.update_unless_overflowed(trainee.model, InPlace(), gradients)  # type: ignore[arg-type]
+    after = trainee.state()
+    assert after["optimizer.scalars.step"] == before["optimizer.scalars.step"] + 1
+    assert not np.array_equal(after["model.lm_head.weight"], before["model.lm_head.weight"])
+
+
+def test_a_loop_of_ones_own_gives_the_optimizer_gradients_that_are_not_scaled() -> None:
+    """As in the README: the scale is the step's, and neither the model's nor the optimizer's."""
+    model = GPT(SHAPE, mx.float16, "mlx")
+    optimizer = MuonAdamW.for_gpt(model, mx.float16, "mlx")
+    optimizer.update(model, tree_map(mx.ones_like, model.parameters()))
+    assert optimizer.state["exp_avg"]["lm_head.weight"][0, 0].item() == pytest.approx(0.2)
+    assert loss_scale.loss_scale(optimizer.state) is None
+
+
+def test_a_model_for_such_a_loop_is_not_in_float16_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    for gpu, dtype in ((True, mx.bfloat16), (False, mx.float32)):
+        monkeypatch.setattr("mlx_autoresearch.recipe.model.is_gpu", lambda gpu=gpu: gpu)
+        assert GPT(SHAPE).compute_dtype == dtype
+
+
 def test_the_scale_doubles_after_steps_that_did_not_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loss_scale, "PATIENCE", 3)
-    state: dict[str, Any] = {"scalars": {}, loss_scale.SECTION: loss_scale.initial_state()}
+    trainee = Trainee(mx.float16)
+    gradients = tree_map(mx.zeros_like, trainee.model.parameters())
+    trainee.optimizer.update = lambda model, gradients: None  # type: ignore[method-assign]
 
-    def steps(*gradients: float) -> list[float]:
+    def steps(*values: float) -> list[float]:
         scales = []
-        for g in gradients:
-            loss_scale.apply_unless_overflowed(lambda _g, p: p, {"w": mx.array([g])}, {"w": mx.zeros(1)}, state)
-            scales.append(state[loss_scale.SECTION]["scale"].item() / loss_scale.FIRST)
+        for value in values:
+            gradients["resid_lambdas"] = mx.array([1.0, value])
+            loss_scale.update_unless_overflowed(trainee.model, trainee.optimizer, gradients)
+            scales.append(trainee.scaling["scale"] / loss_scale.FIRST)
         return scales
 
     assert steps(1, 1, 1, 1, 1, 1, 1) == [1, 1, 2, 2, 2, 4, 4]
     assert steps(1, np.inf, 1, 1, 1, 1) == [4, 2, 2, 2, 4, 4]
     assert steps(*[1.0] * 60)[-1] == loss_scale.MOST / loss_scale.FIRST
     assert steps(*[np.nan] * 60)[-1] == loss_scale.LEAST / loss_scale.FIRST
-    assert state[loss_scale.SECTION]["skipped_steps"].item() == 61
+    assert trainee.scaling["skipped_steps"] == 61
 
 
 def test_gradients_are_unscaled_before_the_update() -> None:
@@ -138,12 +169,11 @@ def test_gradients_are_unscaled_before_the_update() -> None:
     states = []
     for scale in (2.0**10, 2.0**14):
         trainee = Trainee(mx.float16)
-        table = dict(tree_flatten(trainee.model.parameters()))
-        gradients = {name: scale * mx.sin(mx.arange(p.size).reshape(p.shape)) for name, p in table.items()}
+        waves = tree_map(lambda p: 1e-9 * mx.sin(mx.arange(p.size).reshape(p.shape)), trainee.model.parameters())
         trainee.set_scale(scale)
-        state = trainee.optimizer.state
-        updated = loss_scale.apply_unless_overflowed(trainee.optimizer.apply_gradients, gradients, table, state)
-        states.append({name: np.array(p) for name, p in tree_flatten(updated)} | trainee.state())
+        gradients = tree_map(lambda g, scale=scale: scale * g, waves)
+        loss_scale.update_unless_overflowed(trainee.model, trainee.optimizer, gradients)
+        states.append(trainee.state())
     assert same(*states)
 
 
@@ -162,6 +192,20 @@ def test_a_scaled_loss_has_scaled_gradients_and_its_own_value() -> None:
     scaled_value, scaled = loss(2.0**12)
     assert value.item() == scaled_value.item()
     assert all(mx.array_equal(2.0**12 * a, b) for a, b in zip(gradients, scaled, strict=True))
+
+
+def test_a_model_whose_loss_knows_no_scale_trains_in_other_precisions() -> None:
+    """As somebody's own loss may be: the scale is handed over in float16 alone."""
+
+    class Own(GPT):
+        def loss(self, idx: mx.array, targets: mx.array) -> mx.array:  # type: ignore[override]
+            return nn.losses.cross_entropy(self(idx), targets, reduction="mean")
+
+    for dtype in (mx.float32, mx.bfloat16):
+        model = Own(SHAPE, dtype, "mlx")
+        step = make_step(model, MuonAdamW.for_gpt(model, dtype, "mlx"))
+        x = mx.arange(12)[None]
+        assert np.isfinite(step(iter([(x, x)])).item())
 
 
 def test_the_scale_comes_before_the_gradients_are_rounded() -> None:

@@ -54,7 +54,7 @@ def linear_cross_entropy(
     if loss_scale is None:
         return _OPERATION(x, weight, labels, scale, implementation=implementation, softcap=softcap)
     scaled = _OPERATION(x, weight, labels, scale * loss_scale, implementation=implementation, softcap=softcap)
-    return _value_unscaled(scaled, loss_scale)
+    return value_unscaled(scaled, loss_scale)
 
 
 def _keep_gradient(primals: Sequence[mx.array], d: mx.array, _: mx.array) -> tuple[mx.array, mx.array]:
@@ -62,7 +62,8 @@ def _keep_gradient(primals: Sequence[mx.array], d: mx.array, _: mx.array) -> tup
 
 
 @with_vjp(_keep_gradient)
-def _value_unscaled(loss: mx.array, scale: mx.array) -> mx.array:
+def value_unscaled(loss: mx.array, scale: mx.array) -> mx.array:
+    """A loss that was multiplied by `scale`, as it was before; its gradients stay multiplied."""
     return loss / scale
 
 

@@ -8,20 +8,28 @@ have none.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_map
+
+from .optimizer import MuonAdamW
 
 SECTION = "loss_scale"  # of an optimizer's state; training/run.py knows the name
 FIRST, LEAST, MOST = 2.0**16, 1.0, 2.0**24  # powers of two: scaling by them rounds nothing
 PATIENCE = 2000  # steps until it is doubled
 
 
-def initial_state() -> dict[str, mx.array]:
-    """What a checkpoint keeps: the scale, steps since it changed or overflowed, and how many steps were skipped."""
-    return {"scale": mx.array(FIRST), "good_steps": mx.array(0), "skipped_steps": mx.array(0)}
+def begin(model: nn.Module, optimizer: MuonAdamW) -> None:
+    """Add to the optimizer's state, where it is not there yet, the first scale and counters: what a checkpoint keeps.
+
+    scale: float32. good_steps: since the scale changed, in int32. skipped_steps: in all, in int32.
+    """
+    if not optimizer.state:
+        optimizer.init(model.parameters())
+    first = {"scale": mx.array(FIRST), "good_steps": mx.array(0), "skipped_steps": mx.array(0)}
+    optimizer.state.setdefault(SECTION, first)
 
 
 def loss_scale(state: dict[str, Any]) -> mx.array | None:
@@ -34,16 +42,15 @@ def skipped_steps(state: dict[str, Any]) -> int | None:
     return int(state[SECTION]["skipped_steps"].item()) if SECTION in state else None
 
 
-def apply_unless_overflowed(
-    apply: Callable[[dict, dict], dict], gradients: dict, parameters: dict, state: dict[str, Any]
-) -> dict:
-    """`apply(gradients, parameters)`, an update, with gradients that were scaled; or nothing where they overflowed.
+def update_unless_overflowed(model: nn.Module, optimizer: MuonAdamW, gradients: dict) -> None:
+    """`optimizer.update(model, gradients)` with gradients that were scaled, or nothing where they overflowed.
 
-    state: the optimizer's, which `apply` changes too; after a skipped step it is as before, but for the scale and its
-    counters. Returns the new parameters. No value is looked at here, so all of it can be compiled.
+    After a skipped step the model and the optimizer's state are as before, but for the scale and its counters. No value
+    is looked at here, so all of it can be compiled.
     """
+    state = optimizer.state
     scaling = state[SECTION]
-    before = tree_map(mx.array, state)  # other objects, which `+=` on the state does not change
+    parameters, before = tree_map(mx.array, (model.parameters(), state))  # objects that `+=` on the others leaves alone
     gradients = tree_map(lambda g: g / scaling["scale"], gradients)
     flat: dict[str, mx.array] = dict(tree_flatten(gradients))  # type: ignore[arg-type]
     finite = mx.stack([mx.isfinite(g).all() for g in flat.values()]).all()
@@ -51,7 +58,8 @@ def apply_unless_overflowed(
     def chosen(new: mx.array, old: mx.array) -> mx.array:
         return mx.where(finite, new, old)
 
-    updated = apply(gradients, parameters)
+    optimizer.update(model, gradients)
+    model.update(tree_map(chosen, model.parameters(), parameters))
     for section, entries in state.items():
         entries |= tree_map(chosen, entries, before[section])
     good = mx.where(finite, scaling["good_steps"] + 1, 0)
@@ -60,4 +68,3 @@ def apply_unless_overflowed(
     scaling["scale"] = mx.clip(factor * scaling["scale"], LEAST, MOST)
     scaling["good_steps"] = mx.where(double, 0, good)
     scaling["skipped_steps"] = scaling["skipped_steps"] + mx.where(finite, 0, 1)
-    return tree_map(chosen, updated, parameters)

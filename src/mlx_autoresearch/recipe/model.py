@@ -14,7 +14,7 @@ from mlx.utils import tree_flatten
 
 from mlx_autoresearch.config.gpt import GPTConfig
 from mlx_autoresearch.kernels.operation import Implementation, measuring
-from mlx_autoresearch.machine.device import default_compute_dtype
+from mlx_autoresearch.machine.device import is_gpu
 from mlx_autoresearch.machine.resident import resident
 
 from . import fastmath
@@ -123,10 +123,10 @@ class Block(nn.Module):
 class GPT(nn.Module):
     """A decoder-only transformer: token ids in, softcapped logits or their mean cross-entropy out.
 
-    config: shape and switches. compute_dtype: dtype of activations and matrix products; None takes the one in
-    which the device is fast. kernels: "mlx" composes every operation, "custom" uses our kernels, "auto" whichever is
-    faster here; may be changed at any time. settings: the recipe's own; None takes their defaults. Weights are drawn
-    from `mx.random`'s global state, so seed that first.
+    config: shape and switches. compute_dtype: dtype of activations and matrix products; None takes bfloat16 on a
+    GPU and float32 on a CPU; gradients in float16 need a scaled loss, as step.py has it. kernels: "mlx" composes every
+    operation, "custom" uses our kernels, "auto" whichever is faster here; may be changed at any time. settings: the
+    recipe's own; None takes their defaults. Weights are drawn from `mx.random`'s global state, so seed that first.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class GPT(nn.Module):
     ):
         super().__init__()
         if compute_dtype is None:
-            compute_dtype = default_compute_dtype()
+            compute_dtype = mx.bfloat16 if is_gpu() else mx.float32
         self.config = config
         self.settings = Settings() if settings is None else settings
         self.kernels: Implementation = kernels

@@ -18,7 +18,6 @@ from mlx_autoresearch.kernels.operation import Implementation, measuring
 from mlx_autoresearch.machine.device import default_compute_dtype
 from mlx_autoresearch.machine.resident import resident
 
-from . import loss_scale
 from .muon import muon_update
 from .roles import Role, role_of
 
@@ -88,7 +87,6 @@ class MuonAdamW:
     groups: from `gpt_groups`, or your own; every trainable parameter belongs to exactly one.
     ns_dtype: dtype of the Newton-Schulz products; None takes the one in which the device is fast.
     kernels: which implementation of them, see `kernels.operation`.
-    scaled: the gradients are those of the loss times the scale in `state`, as loss_scale.py has it; for float16.
 
     `state` holds arrays only, so it can enter `mx.compile` as inputs and outputs: moments, the step count, and the
     three scheduled scalars `lr_multiplier` (of every group), `momentum` and `weight_decay_multiplier` (of Muon).
@@ -99,15 +97,12 @@ class MuonAdamW:
         groups: Sequence[AdamWGroup | MuonGroup],
         ns_dtype: mx.Dtype | None = None,
         kernels: Implementation = "auto",
-        *,
-        scaled: bool = False,
     ):
         if ns_dtype is None:
             ns_dtype = default_compute_dtype()
         self.groups = tuple(groups)
         self.ns_dtype = ns_dtype
         self.kernels: Implementation = kernels
-        self.scaled = scaled
         self.state: dict[str, Any] = {}
 
     @classmethod
@@ -115,8 +110,7 @@ class MuonAdamW:
         cls, model: nn.Module, ns_dtype: mx.Dtype | None = None, kernels: Implementation = "auto", **settings: Any
     ) -> MuonAdamW:
         """The reference's groups for a `GPT`; `settings` are those of `gpt_groups`, all optional."""
-        half = model.compute_dtype == mx.float16
-        return cls(gpt_groups(model, **settings), ns_dtype, kernels, scaled=half)
+        return cls(gpt_groups(model, **settings), ns_dtype, kernels)
 
     def init(self, parameters: dict) -> None:
         """Zero moments for a tree of parameters. Raises ValueError when groups and parameters do not match."""
@@ -151,8 +145,6 @@ class MuonAdamW:
             "momentum_buffer": momentum_buffer,
             "second_moment": second_moment,
         }
-        if self.scaled:
-            self.state[loss_scale.SECTION] = loss_scale.initial_state()
 
     def set_schedule(self, *, lr_multiplier: float, momentum: float, weight_decay_multiplier: float) -> None:
         """The scheduled scalars of the next update, as arrays, so that no compiled function freezes them."""
@@ -165,14 +157,7 @@ class MuonAdamW:
 
     def update(self, model: nn.Module, gradients: dict) -> None:
         """Update the model's parameters in place; those without a gradient, the frozen ones, stay as they are."""
-        parameters = model.parameters()
-        if self.scaled:
-            if not self.state:
-                self.init(parameters)
-            updated = loss_scale.apply_unless_overflowed(self.apply_gradients, gradients, parameters, self.state)
-        else:
-            updated = self.apply_gradients(gradients, parameters)
-        model.update(updated)
+        model.update(self.apply_gradients(gradients, model.parameters()))
 
     def apply_gradients(self, gradients: dict, parameters: dict) -> dict:
         """The updated parameters as a tree of the same structure; moments and step count advance."""

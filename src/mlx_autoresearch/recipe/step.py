@@ -11,7 +11,7 @@ from mlx.utils import tree_map
 
 from mlx_autoresearch.kernels.operation import resolved
 
-from .loss_scale import loss_scale
+from . import loss_scale
 from .model import GPT
 from .optimizer import MuonAdamW
 
@@ -19,22 +19,34 @@ from .optimizer import MuonAdamW
 def make_step(model: GPT, optimizer: MuonAdamW, accumulation_steps: int = 1) -> Callable[[Iterator], mx.array]:
     """A compiled optimizer step: takes an iterator of (inputs, targets) pairs, returns the mean loss, evaluated.
 
-    Every micro-batch is evaluated before the next is built, so that memory does not grow with `accumulation_steps`.
-    Where kernels run in the simulator nothing is compiled: it needs values at once.
+    Every micro-batch is evaluated before the next is built, so that memory does not grow with `accumulation_steps`. In
+    float16 the loss is scaled, and a step whose gradients overflow is skipped: see loss_scale.py. Where kernels run in
+    the simulator nothing is compiled: it needs values at once.
     """
+    scaled = model.compute_dtype == mx.float16
+    if scaled:
+        loss_scale.begin(model, optimizer)
     state = [model.state, optimizer.state]
     simulated = "simulator" in (resolved(model.kernels), resolved(optimizer.kernels))
     compiled = (lambda function: function) if simulated else partial(mx.compile, inputs=state, outputs=state)
 
     def mean_loss(x: mx.array, y: mx.array) -> mx.array:
-        return model.loss(x, y, loss_scale(optimizer.state)) / accumulation_steps
+        scale = loss_scale.loss_scale(optimizer.state)
+        loss = model.loss(x, y) if scale is None else model.loss(x, y, scale)
+        return loss / accumulation_steps
 
     loss_and_grad = nn.value_and_grad(model, mean_loss)
+
+    def apply(grads: dict) -> None:
+        if scaled:
+            loss_scale.update_unless_overflowed(model, optimizer, grads)
+        else:
+            optimizer.update(model, grads)
 
     @compiled
     def whole(x: mx.array, y: mx.array) -> mx.array:
         loss, grads = loss_and_grad(x, y)
-        optimizer.update(model, grads)
+        apply(grads)
         return loss
 
     @compiled
@@ -42,9 +54,7 @@ def make_step(model: GPT, optimizer: MuonAdamW, accumulation_steps: int = 1) -> 
         loss, grads = loss_and_grad(x, y)
         return loss_sum + loss, tree_map(mx.add, grad_sum, grads)
 
-    @compiled
-    def update(grads: dict) -> None:
-        optimizer.update(model, grads)
+    update = compiled(apply)
 
     def step(batches: Iterator) -> mx.array:
         if accumulation_steps == 1:
