@@ -14,6 +14,8 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_map
 
+from mlx_autoresearch.machine.resident import resident
+
 from .optimizer import MuonAdamW
 
 SECTION = "loss_scale"  # of an optimizer's state; training/run.py knows the name
@@ -51,9 +53,10 @@ def update_unless_overflowed(model: nn.Module, optimizer: MuonAdamW, gradients: 
     state = optimizer.state
     scaling = state[SECTION]
     parameters, before = tree_map(mx.array, (model.parameters(), state))  # objects that `+=` on the others leaves alone
-    gradients = tree_map(lambda g: g / scaling["scale"], gradients)
+    scale = resident(scaling["scale"])
+    gradients = tree_map(lambda g: g / scale, gradients)
     flat: dict[str, mx.array] = dict(tree_flatten(gradients))  # type: ignore[arg-type]
-    finite = mx.stack([mx.isfinite(g).all() for g in flat.values()]).all()
+    finite = resident(mx.stack([mx.isfinite(g).all() for g in flat.values()]).all())
 
     def chosen(new: mx.array, old: mx.array) -> mx.array:
         return mx.where(finite, new, old)
