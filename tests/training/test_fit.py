@@ -17,7 +17,7 @@ from mlx_autoresearch.machine import device
 from mlx_autoresearch.recipe import attention, interface, loss, muon
 from mlx_autoresearch.training import fit, memory
 from mlx_autoresearch.training.memory import CHUNK_ELEMENTS, memory_needed
-from mlx_autoresearch.training.setup import make_model
+from mlx_autoresearch.training.setup import compute_dtype, make_model
 from mlx_autoresearch.training.tune import tune
 from tests.support.mac.metal import fake_metal
 from tests.support.mac.models import MODELS
@@ -240,7 +240,7 @@ def test_the_estimate_is_within_a_fifth_of_what_was_measured(row: list[str]) -> 
     config = configuration(name, *settings, *batch)
     gpu = where.startswith("NVIDIA")
     about: dict[str, Any] = {
-        "itemsize": 2 if gpu else 4,
+        "itemsize": (2 if gpu else 4) if config.train.compute_dtype == "auto" else compute_dtype(config).size,
         "backend": "cuda" if gpu else None,
         "kernels": kernels != "mlx",
     }
