@@ -1,4 +1,4 @@
-"""Measuring: both implementations with all that training needs of them, checked, and the better one."""
+"""Measuring: every implementation with all that training needs of it, checked, and the best one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from mlx_autoresearch.kernels import tuning
 from mlx_autoresearch.kernels.alternatives import Alternatives
-from mlx_autoresearch.kernels.tuning import Measurement, better, forward_backward, measure
+from mlx_autoresearch.kernels.tuning import Measurement, best, forward_backward, measure
 
 X = mx.arange(6.0).reshape(2, 3)
 
@@ -27,10 +27,14 @@ def doubling(composed: Any, custom: Any) -> Alternatives:
 
 def test_both_sides_are_timed_and_the_kernel_is_checked() -> None:
     seen = []
-    measured = measure(doubling(lambda x: 2 * x, lambda x, language: 2 * x), (X,), {}, "cuda", seen.append)
+
+    def before(name: str, measured: dict[str, Measurement]) -> None:
+        seen.append((name, dict(measured)))
+
+    measured = measure(doubling(lambda x: 2 * x, lambda x, language: 2 * x), (X,), {}, "cuda", before)
     assert list(measured) == ["mlx", "cuda"]
     mlx, cuda = measured.values()
-    assert seen == [mlx], "MLX is known before the kernel runs"
+    assert seen == [("cuda", {"mlx": mlx})], "MLX is known before the kernel runs"
     assert mlx.error is None and mlx.failure is None and cuda.failure is None
     assert cuda.error == 0.0
     for side in (mlx, cuda):
@@ -90,5 +94,35 @@ def test_what_is_measured_draws_no_random_numbers() -> None:
         ((1.0, 10.0), (0.5, 10.0, 7.0, "its results are wrong"), "mlx"),
     ],
 )
-def test_the_better_is_the_faster_or_at_equal_speed_the_smaller(mlx: tuple, cuda: tuple, expected: str) -> None:
-    assert better({"mlx": Measurement(*mlx), "cuda": Measurement(*cuda)}, "cuda") == expected
+def test_the_best_is_the_fastest_or_at_equal_speed_the_smallest(mlx: tuple, cuda: tuple, expected: str) -> None:
+    assert best({"mlx": Measurement(*mlx), "cuda": Measurement(*cuda)}) == expected
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        ((3.0, 2.0, 1.0), "cuda narrow"),
+        ((3.0, 1.0, 2.0), "cuda"),
+        ((1.0, 3.0, 2.0), "mlx"),
+        ((None, 2.0, 1.0), "cuda narrow"),
+        ((3.0, None, 1.0), "cuda narrow"),
+        ((3.0, 1.0, None), "cuda"),
+        ((None, None, None), "mlx"),
+    ],
+)
+def test_the_best_of_several_variants(times: tuple, expected: str) -> None:
+    """None: it failed."""
+    failed = Measurement(failure="out of memory")
+    sides = [failed if time is None else Measurement(time, 10.0) for time in times]
+    assert best(dict(zip(("mlx", "cuda", "cuda narrow"), sides, strict=True))) == expected
+
+
+def test_every_variant_is_timed_and_checked_by_itself() -> None:
+    def custom(x: mx.array, language: str, variant: str | None = None) -> mx.array:
+        return {None: 2, "right": 2, "wrong": 3}[variant] * x
+
+    operation = replace(doubling(lambda x: 2 * x, custom), variants={"cuda": ("right", "wrong"), "metal": ("other",)})
+    measured = measure(operation, (X,), {}, "cuda")
+    assert list(measured) == ["mlx", "cuda", "cuda right", "cuda wrong"]
+    assert [side.failure for side in measured.values()] == [None, None, None, "its results are wrong"]
+    assert operation.run("cuda wrong", (X,), {}).tolist() == (3 * X).tolist()

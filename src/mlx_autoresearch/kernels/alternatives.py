@@ -1,9 +1,9 @@
-"""The two implementations of an operation, composed MLX and a kernel of ours: what they are given, and one call."""
+"""The implementations of an operation, composed MLX and kernels of ours: what they are given, and one call."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import mlx.core as mx
@@ -19,10 +19,12 @@ class UnfitKernel(ValueError):
 
 @dataclass(frozen=True)
 class Alternatives:
-    """Two functions of the same arrays and settings; both give an array, or a tuple of them.
+    """Functions of the same arrays and settings; all give an array, or a tuple of them.
 
     composed: in plain MLX, called as composed(*arrays, **settings). custom: by kernels of ours, called with
-    `language` too. example: makes arrays like the given ones, to measure with.
+    `language` too. variants: by language, names of other ways in which our kernels may share out the work, for which
+    custom is called with `variant` as well: which is fastest depends on the chip. example: makes arrays like the given
+    ones, to measure with.
     differentiable: positions of the arrays whose gradients training needs; none: only the forward pass is measured.
     exact: what both are judged by, in float32; None for `composed`. Where MLX's own is approximate it is not that.
     A setting called dtype, where there is one, is the precision of the products.
@@ -34,6 +36,11 @@ class Alternatives:
     differentiable: tuple[int, ...]
     example: Callable[..., tuple[mx.array, ...]]
     exact: Callable[..., Any] | None = None
+    variants: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def names(self, language: Language) -> list[str]:
+        """What `run` takes beside "mlx": the language, for our kernels as they are, and "language variant"."""
+        return [language, *(f"{language} {variant}" for variant in self.variants.get(language, ()))]
 
     def describe(self, arrays: tuple[mx.array, ...], settings: dict) -> str:
         """Name, dtypes, shapes and settings. The batch size is rounded up to a power of two.
@@ -49,12 +56,18 @@ class Alternatives:
         words += [f"{name}={value}".replace("mlx.core.", "") for name, value in settings.items()]
         return " ".join(words)
 
-    def run(self, chosen: Literal["mlx"] | Language, arrays: tuple[mx.array, ...], settings: dict) -> Any:
-        """The result by one implementation. Raises UnfitKernel, a ValueError, when the kernel takes no such arrays."""
+    def run(self, chosen: str, arrays: tuple[mx.array, ...], settings: dict) -> Any:
+        """The result by one implementation: "mlx", or one of `names`.
+
+        Raises UnfitKernel, a ValueError, when the kernel takes no such arrays.
+        """
         if chosen == "mlx":
             return self.composed(*arrays, **settings)
+        language, _, variant = chosen.partition(" ")
+        if variant:
+            settings = settings | {"variant": variant}
         try:
-            return self.custom(*arrays, language=chosen, **settings)
+            return self.custom(*arrays, language=language, **settings)
         except ValueError as error:
             raise UnfitKernel(*error.args) from error
 

@@ -1,4 +1,4 @@
-"""Which implementation an operation uses: the one remembered for its shapes on this machine, or the better, measured.
+"""Which implementation an operation uses: the one remembered for its shapes on this machine, or the best, measured.
 
 Measuring takes seconds and prints a line, so only training asks for it, by `measuring()`. Elsewhere, for example when a
 text is sampled at ever new lengths, a shape that was never measured is composed of MLX.
@@ -28,7 +28,7 @@ from mlx_autoresearch.machine.paths import cache_dir
 
 from .alternatives import Alternatives
 from .registry import kernel_folder
-from .tuning import Measurement, better, measure
+from .tuning import Measurement, best, measure
 
 FILE = "kernel_choices.json"  # in the cache folder: machine -> shape -> choice
 _BEGUN = "the process did not survive it"  # until the measurement is finished
@@ -60,14 +60,17 @@ def measuring() -> Iterator[None]:
 
 def chosen_for(
     operation: Alternatives, arrays: tuple[mx.array, ...], settings: dict, language: Literal["metal", "cuda"]
-) -> Literal["mlx", "metal", "cuda"]:
-    """The implementation for such arrays: remembered, else measured where that is asked for, else composed MLX."""
+) -> str:
+    """The implementation for such arrays, as `Alternatives.run` takes it.
+
+    Remembered, else measured where that is asked for, else composed MLX.
+    """
     choice = _known().get(operation.describe(arrays, settings))
     if choice is None:
         if not _measuring.get():
             return "mlx"
         choice = _measure_and_remember(operation, arrays, settings, language)
-    return choice.chosen  # type: ignore[return-value]
+    return choice.chosen
 
 
 def choices() -> dict[str, Choice]:
@@ -116,20 +119,23 @@ def _measure_and_remember(
     key = operation.describe(arrays, settings)
     print(f"kernels: measuring {key} (once on this machine)", file=sys.stderr, flush=True)
 
-    def before_the_kernel(mlx: Measurement) -> None:  # a fault on the GPU may end the process; the next one then knows
-        _remember(key, Choice("mlx", {"mlx": mlx, language: Measurement(failure=_BEGUN)}))
+    def before_a_kernel(name: str, measured: dict[str, Measurement]) -> None:
+        """A fault on the GPU may end the process; the next one then knows."""
+        _remember(key, Choice(best(measured), {**measured, name: Measurement(failure=_BEGUN)}))
 
     try:
-        measured = measure(operation, arrays, settings, language, before_the_kernel)
+        measured = measure(operation, arrays, settings, language, before_a_kernel)
     except GPUInterrupted as error:
         forget([key])
         raise GPUInterrupted(f"{error}; it was measuring {key}: should that happen again, set kernels=mlx") from None
     except BaseException:  # somebody stopped us
         forget([key])
         raise
-    choice = Choice(better(measured, language), measured)
-    if failure := measured[language].failure:
-        warnings.warn(f"kernels: {operation.name} on {language}: {failure}; MLX is used", KernelWarning, 2)
+    choice = Choice(best(measured), measured)
+    used = "MLX" if choice.chosen == "mlx" else choice.chosen
+    for name in operation.names(language):
+        if failure := measured[name].failure:
+            warnings.warn(f"kernels: {operation.name} on {name}: {failure}; {used} is used", KernelWarning, 2)
     _remember(key, choice)
     return choice
 

@@ -31,7 +31,7 @@ _used: ContextVar[dict[str, str] | None] = ContextVar("used", default=None)
 
 
 class Operation(Alternatives):
-    """Two implementations, one of which is called."""
+    """Several implementations, one of which is called."""
 
     def __call__(self, *arrays: mx.array, implementation: Implementation = "auto", **settings: Any) -> Any:
         """The result by the implementation asked for.
@@ -46,10 +46,8 @@ class Operation(Alternatives):
             used[self.describe(arrays, settings)] = chosen
         return self.run(chosen, arrays, settings)
 
-    def choose(
-        self, arrays: tuple[mx.array, ...], implementation: Implementation, settings: dict
-    ) -> Literal["mlx"] | Language:
-        """What `implementation` means here and for these shapes."""
+    def choose(self, arrays: tuple[mx.array, ...], implementation: Implementation, settings: dict) -> str:
+        """What `implementation` means here and for these shapes, as `run` takes it."""
         here = device.kernel_backend()
         if implementation == "auto" and here is not None:
             return chosen_for(self, arrays, settings, here)

@@ -1,4 +1,4 @@
-"""Measures an operation's two implementations on this machine and says which is better.
+"""Measures an operation's implementations on this machine and says which is best.
 
 A kernel is also checked, values and gradients: one that fails, or is much farther from composed MLX in float32 than
 composed MLX in the same precision is, is never the better one.
@@ -42,36 +42,45 @@ def measure(
     arrays: tuple[mx.array, ...],
     settings: dict,
     language: Literal["metal", "cuda"],
-    before_the_kernel: Callable[[Measurement], None] = lambda mlx: None,
+    before_a_kernel: Callable[[str, dict[str, Measurement]], None] = lambda name, measured: None,
 ) -> dict[str, Measurement]:
-    """Both implementations on arrays like the given ones: {"mlx": ..., language: ...}.
+    """All implementations on arrays like the given ones: {"mlx": ..., language: ..., "language variant": ...}.
 
-    before_the_kernel: called with MLX's measurement before the kernel runs for the first time.
+    before_a_kernel: called with its name, and what was measured so far, before one of ours runs for the first time.
     """
     example = operation.example(*arrays, **settings)
     cotangents = random_like(*_outputs(operation, "mlx", example, settings))  # whose shapes are all that is used
     mx.eval(example, cotangents)
-    composed, custom = (
-        forward_backward(operation, which, example, cotangents, settings) for which in ("mlx", language)
-    )
-    mlx = _measure(composed)
-    before_the_kernel(mlx)
-    kernel = _measure(custom)
-    if mlx.failure is None and kernel.failure is None:
-        kernel = _checked(kernel, custom, composed, _in_float32(operation, example, cotangents, settings))
-    return {"mlx": mlx, language: kernel}
+    composed = forward_backward(operation, "mlx", example, cotangents, settings)
+    measured = {"mlx": _measure(composed)}
+    for name in operation.names(language):
+        before_a_kernel(name, measured)
+        custom = forward_backward(operation, name, example, cotangents, settings)
+        kernel = _measure(custom)
+        if measured["mlx"].failure is None and kernel.failure is None:
+            kernel = _checked(kernel, custom, composed, _in_float32(operation, example, cotangents, settings))
+        measured[name] = kernel
+    return measured
 
 
-def better(measured: dict[str, Measurement], language: str) -> str:
-    """The faster one; of two within 5% of each other the one that needs less memory; never one that failed."""
-    mlx, custom = measured["mlx"], measured[language]
-    if custom.failure or custom.milliseconds is None:
-        return "mlx"
-    if mlx.milliseconds is None:
-        return language  # what does not fit in memory composed may fit with the kernel
-    if max(mlx.milliseconds, custom.milliseconds) < _NEAR * min(mlx.milliseconds, custom.milliseconds):
-        return language if (custom.peak_mb or 0) < (mlx.peak_mb or 0) else "mlx"
-    return language if custom.milliseconds < mlx.milliseconds else "mlx"
+def best(measured: dict[str, Measurement]) -> str:
+    """The fastest one; of two within 5% of each other the one that needs less memory; never one that failed.
+
+    Where not even composed MLX could be measured, as for lack of memory, a kernel may still do; else it is "mlx".
+    """
+    chosen = "mlx"
+    for name, custom in measured.items():
+        if name != "mlx" and custom.failure is None and _beats(custom, measured[chosen]):
+            chosen = name
+    return chosen
+
+
+def _beats(custom: Measurement, other: Measurement) -> bool:
+    if custom.milliseconds is None or other.milliseconds is None:
+        return custom.milliseconds is not None
+    if max(other.milliseconds, custom.milliseconds) < _NEAR * min(other.milliseconds, custom.milliseconds):
+        return (custom.peak_mb or 0) < (other.peak_mb or 0)
+    return custom.milliseconds < other.milliseconds
 
 
 def _outputs(operation: Alternatives, chosen: Any, arrays: Iterable[mx.array], settings: dict) -> list[mx.array]:

@@ -60,13 +60,23 @@ def composed(q: mx.array, k: mx.array, v: mx.array, window: int | None) -> mx.ar
     return fused(q, k, v, visible(T, T, 0, window))
 
 
-def _custom(q: mx.array, k: mx.array, v: mx.array, *, window: int | None, language: Language) -> mx.array:
+def _custom(
+    q: mx.array, k: mx.array, v: mx.array, *, window: int | None, language: Language, variant: str | None = None
+) -> mx.array:
     from .kernels.flash_attention import flash_attention
 
-    return flash_attention(q, k, v, window, implementation=language)[0]
+    return flash_attention(q, k, v, window, implementation=language, variant=variant)[0]
 
 
-_OPERATION = Operation("attention", composed, _custom, differentiable=(0, 1, 2), example=random_like)
+_OPERATION = Operation(
+    "attention",
+    composed,
+    _custom,
+    differentiable=(0, 1, 2),
+    example=random_like,
+    # Whether two simdgroups share keys pays by a GPU's registers; on NVIDIA's they never did (benchmarks/NOTES.md).
+    variants={"metal": ("single",)},
+)
 
 
 @lru_cache(maxsize=32)

@@ -92,6 +92,22 @@ def test_float16_holds_what_its_sums_would_not(offset: float, scale: float, impl
         assert error(have, want) <= 3 * error(compare, want) + floor(mx.float16, want)
 
 
+def test_both_ways_to_share_out_the_gradients_of_keys_are_right(implementation: Language) -> None:
+    *primals, d_out = inputs((1, 97, 4, 2, 32))
+    cotangents = [d_out, mx.zeros((1, 4, 97))]
+    q, k, v, g = (exact(x) for x in (*primals, d_out))
+    for variant in ("single", "pairs"):
+        _, got = mx.vjp(
+            lambda *x, way=variant: flash_attention(*x, 40, implementation=implementation, variant=way),
+            primals,
+            cotangents,
+        )
+        for have, want in zip(got, definition_gradients(q, k, v, g, 40), strict=True):
+            assert error(have, want) < 1e-5, variant
+    with pytest.raises(ValueError, match="variant must be one of single, pairs, got 'triples'"):
+        flash_attention(*primals, implementation=implementation, variant="triples")
+
+
 def test_lse_is_differentiable_too(implementation: Language) -> None:
     *primals, d_out = inputs((2, 40, 4, 2, 32))
     d_lse = normal((2, 4, 40), 9)

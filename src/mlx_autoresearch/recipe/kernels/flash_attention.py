@@ -16,12 +16,18 @@ from ..autodiff import with_vjp
 from ..shapes import check_attention, check_float
 
 HEAD_DIMS = (32, 64, 96, 128)
-# Two simdgroups share the work of one: a thread of an Apple GPU has too few registers for k, v and both gradients.
-_DKDV, _PAIRS = "flash_attention_dkdv", "flash_attention_dkdv_pairs"
+# For the gradients of k and v: one simdgroup for 16 keys, or two, each of whose threads needs fewer registers.
+_DKDV = {"single": "flash_attention_dkdv", "pairs": "flash_attention_dkdv_pairs"}
 
 
 def flash_attention(
-    q: mx.array, k: mx.array, v: mx.array, window: int | None = None, *, implementation: Language
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    window: int | None = None,
+    *,
+    implementation: Language,
+    variant: str | None = None,
 ) -> tuple[mx.array, mx.array]:
     """softmax(q kT / sqrt(D)) v, causal, for each head, and the log-sum-exp of each row of scores.
 
@@ -29,7 +35,8 @@ def flash_attention(
     D is 32, 64, 96 or 128; float32, float16 or bfloat16. window: w >= 0 keys before the query's own are visible; None
     means all of them. Returns out (B, T, H, D) in q's dtype and lse (B, H, T) in float32, natural logarithm, both
     differentiable in q, k and v. Products are summed in float32; the gradients do not depend on the order of threads.
-    Raises ValueError when shapes, dtypes or the window do not fit.
+    variant: "single" or "pairs", how many simdgroups share the gradients of 16 keys; None for two on Metal, else one.
+    Raises ValueError when shapes, dtypes, window or variant do not fit.
     FlashAttention-2 (Dao, arXiv:2307.08691); custom_kernels/README.md has the mathematics.
     """
     check_attention("flash_attention", q, k, v, window)
@@ -37,20 +44,23 @@ def flash_attention(
         raise ValueError(f"[flash_attention] expected head dim 32, 64, 96 or 128, got {q.shape[-1]}")
     check_float("flash_attention", q.dtype)
     unlimited = window is None or window >= q.shape[1] - 1
-    out, lse = _function(-1 if unlimited else window, implementation)(q, k, v)
+    if variant is None:
+        variant = "pairs" if implementation == "metal" else "single"
+    if variant not in _DKDV:
+        raise ValueError(f"[flash_attention] variant must be one of {', '.join(_DKDV)}, got {variant!r}")
+    out, lse = _function(-1 if unlimited else window, implementation, variant)(q, k, v)
     return out, lse
 
 
 @lru_cache
-def _function(window: int, implementation: Language) -> Callable[..., Sequence[mx.array]]:
+def _function(window: int, implementation: Language, variant: str) -> Callable[..., Sequence[mx.array]]:
     """(q, k, v) -> [out, lse] with the three kernels; window -1: unlimited."""
 
     def vjp(primals: Sequence[mx.array], cotangents: Sequence[mx.array], outputs: Sequence[mx.array]):
         (q, k, v), (d_out, d_lse), (out, lse) = primals, cotangents, outputs
         sizes, given = _sizes(q, k, window), {"q": q, "k": k, "v": v, "d_out": d_out, "lse": lse}
         dq, delta = launch("flash_attention_dq", implementation, {**given, "out": out, "d_lse": d_lse}, **sizes)
-        kernel = _PAIRS if implementation == "metal" else _DKDV
-        dk, dv = launch(kernel, implementation, {**given, "delta": delta}, **sizes)
+        dk, dv = launch(_DKDV[variant], implementation, {**given, "delta": delta}, **sizes)
         return dq, dk, dv
 
     @with_vjp(vjp)

@@ -193,8 +193,8 @@ TRUSTED = {  # what a recipe may take from code of this package that it cannot c
         "random_like",
         "resolved",
     },
-    "machine.resident": {"constant", "resident"},
     "machine.device": {"cpu_compiler_available", "default_compute_dtype", "is_gpu", "kernel_backend"},
+    "machine.resident": {"constant", "resident"},
     "simulator.arrays": {"dtype_name"},
     "simulator.signature": {"SMALL"},
 }
