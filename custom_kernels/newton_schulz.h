@@ -56,50 +56,52 @@ struct Quarter {
     for (int i = 0; i < 16; i++)
       sum[i / 4][i % 4] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
   }
-
-  template <typename T, bool LEFT_ACROSS, bool RIGHT_ACROSS>
-  METAL_FUNC void add_product(const threadgroup T* left, const threadgroup T* right) {
-#pragma unroll
-    for (int k = 0; k < DEPTH; k += 8) {
-      simdgroup_matrix<T, 8, 8> a[4], b[4];
-#pragma unroll
-      for (int i = 0; i < 4; i++) {
-        a[i] = piece<T, LEFT_ACROSS, true>(left, line + 8 * i, k);
-        b[i] = piece<T, RIGHT_ACROSS, false>(right, other_line + 8 * i, k);
-      }
-#pragma unroll
-      for (int i = 0; i < 16; i++)
-        simdgroup_multiply_accumulate(sum[i / 4][i % 4], a[i / 4], b[i % 4], sum[i / 4][i % 4]);
-    }
-  }
-
-  // sum = scale sum + factor matrix
-  template <typename T>
-  METAL_FUNC void combine(float scale, float factor, const device T* matrix, int rows, int columns) {
-#pragma unroll
-    for (int i = 0; i < 32; i++) {
-      const int r = row + i / 8 * 8, c = column + i / 2 % 4 * 8 + i % 2;
-      const float other = r < rows && c < columns ? float(matrix[r * columns + c]) : 0.0f;
-      const float mine = sum[i / 8][i / 2 % 4].thread_elements()[i % 2];
-      sum[i / 8][i / 2 % 4].thread_elements()[i % 2] = scale * mine + factor * other;
-    }
-  }
-
-  // Into a row-major matrix, and its mirror image too if wanted.
-  template <typename T>
-  METAL_FUNC void store(device T* matrix, int rows, int columns, bool mirrored) {
-#pragma unroll
-    for (int i = 0; i < 32; i++) {
-      const int r = row + i / 8 * 8, c = column + i / 2 % 4 * 8 + i % 2;
-      if (r < rows && c < columns) {
-        const T value = T(sum[i / 8][i / 2 % 4].thread_elements()[i % 2]);
-        matrix[r * columns + c] = value;
-        if (mirrored)
-          matrix[c * columns + r] = value;
-      }
-    }
-  }
 };
+
+// Functions of their own: in Metal 4.1 a member function may not hand its members to functions of thread references.
+template <typename T, bool LEFT_ACROSS, bool RIGHT_ACROSS>
+METAL_FUNC void add_product(thread Quarter& quarter, const threadgroup T* left, const threadgroup T* right) {
+#pragma unroll
+  for (int k = 0; k < DEPTH; k += 8) {
+    simdgroup_matrix<T, 8, 8> a[4], b[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      a[i] = piece<T, LEFT_ACROSS, true>(left, quarter.line + 8 * i, k);
+      b[i] = piece<T, RIGHT_ACROSS, false>(right, quarter.other_line + 8 * i, k);
+    }
+#pragma unroll
+    for (int i = 0; i < 16; i++)
+      simdgroup_multiply_accumulate(quarter.sum[i / 4][i % 4], a[i / 4], b[i % 4], quarter.sum[i / 4][i % 4]);
+  }
+}
+
+// sum = scale sum + factor matrix
+template <typename T>
+METAL_FUNC void combine(thread Quarter& quarter, float scale, float factor, const device T* matrix, int rows,
+                        int columns) {
+#pragma unroll
+  for (int i = 0; i < 32; i++) {
+    const int r = quarter.row + i / 8 * 8, c = quarter.column + i / 2 % 4 * 8 + i % 2;
+    const float other = r < rows && c < columns ? float(matrix[r * columns + c]) : 0.0f;
+    const float mine = quarter.sum[i / 8][i / 2 % 4].thread_elements()[i % 2];
+    quarter.sum[i / 8][i / 2 % 4].thread_elements()[i % 2] = scale * mine + factor * other;
+  }
+}
+
+// Into a row-major matrix, and its mirror image too if wanted.
+template <typename T>
+METAL_FUNC void store(thread Quarter& quarter, device T* matrix, int rows, int columns, bool mirrored) {
+#pragma unroll
+  for (int i = 0; i < 32; i++) {
+    const int r = quarter.row + i / 8 * 8, c = quarter.column + i / 2 % 4 * 8 + i % 2;
+    if (r < rows && c < columns) {
+      const T value = T(quarter.sum[i / 8][i / 2 % 4].thread_elements()[i % 2]);
+      matrix[r * columns + c] = value;
+      if (mirrored)
+        matrix[c * columns + r] = value;
+    }
+  }
+}
 
 // The lower triangle's tiles in order: (0, 0), (1, 0), (1, 1), (2, 0) and so on.
 METAL_FUNC int2 lower_tile(int number) {

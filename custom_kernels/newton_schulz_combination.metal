@@ -4,8 +4,10 @@
 // kernel body
 // X, Y (N, m, n), B (N, side, side) with side = min(m, n).
 // grid (128 * ceil(n / 64), ceil(m / 64), N), threadgroup (128, 1, 1): tiles of Y.
-threadgroup T Left[BLOCK];
-threadgroup T Right[BLOCK];
+threadgroup vec<T, 4> Left[BLOCK / 4];  // which aligns it for vectors
+threadgroup vec<T, 4> Right[BLOCK / 4];
+threadgroup T* left = (threadgroup T*)Left;
+threadgroup T* right = (threadgroup T*)Right;
 const int rows = X_shape[1], columns = X_shape[2], side = B_shape[1];
 const int tid = int(thread_index_in_threadgroup);
 const int row_tile = int(threadgroup_position_in_grid.y), column_tile = int(threadgroup_position_in_grid.x);
@@ -17,14 +19,14 @@ Quarter quarter(row_tile, column_tile, int(simdgroup_index_in_threadgroup), int(
 for (int k0 = 0; k0 < side; k0 += DEPTH) {
   threadgroup_barrier(mem_flags::mem_threadgroup);
   if (TALL) {
-    load_block<T, V, true>(x, Left, row_tile * TILE, k0, rows, columns, tid);
-    load_block<T, V, false>(b, Right, column_tile * TILE, k0, side, side, tid);
+    load_block<T, V, true>(x, left, row_tile * TILE, k0, rows, columns, tid);
+    load_block<T, V, false>(b, right, column_tile * TILE, k0, side, side, tid);
   } else {
-    load_block<T, V, false>(b, Left, row_tile * TILE, k0, side, side, tid);  // down its columns, which are its rows
-    load_block<T, V, false>(x, Right, column_tile * TILE, k0, rows, columns, tid);
+    load_block<T, V, false>(b, left, row_tile * TILE, k0, side, side, tid);  // down its columns, which are its rows
+    load_block<T, V, false>(x, right, column_tile * TILE, k0, rows, columns, tid);
   }
   threadgroup_barrier(mem_flags::mem_threadgroup);
-  quarter.add_product<T, TALL, false>(Left, Right);
+  add_product<T, TALL, false>(quarter, left, right);
 }
-quarter.combine(1.0f, a[0], x, rows, columns);
-quarter.store(Y + offset, rows, columns, false);
+combine(quarter, 1.0f, a[0], x, rows, columns);
+store(quarter, Y + offset, rows, columns, false);
