@@ -2,12 +2,21 @@
 // chunks, of which a thread holds VALUES elements in registers: packs of N, `stride` = N elements a thread apart.
 // Logits are taken in units of the softcap: v = tanh(z / softcap), s = softcap v. Without a softcap v = s = z.
 
+// Logits may be -infinity, as masked ones are, or no number. Of those Metal's fast:: functions promise nothing.
+#ifdef MSL_CUDA
+METAL_FUNC float power_of_two(float x) { return fast::exp2(x); }
+METAL_FUNC float quotient(float a, float b) { return fast::divide(a, b); }
+#else
+METAL_FUNC float power_of_two(float x) { return metal::exp2(x); }
+METAL_FUNC float quotient(float a, float b) { return a / b; }
+#endif
+
 // (1 - e) / (1 + e) with e = e^(-2 |z| / softcap): never overflows. rate = -2 log2(e) / softcap.
 template <bool CAPPED> METAL_FUNC float in_caps(float z, float rate) {
   if (!CAPPED)
     return z;
-  const float e = fast::exp2(metal::abs(z) * rate);
-  return metal::copysign(fast::divide(1.0f - e, 1.0f + e), z);
+  const float e = power_of_two(metal::abs(z) * rate);
+  return metal::copysign(quotient(1.0f - e, 1.0f + e), z);
 }
 // ds / dz
 template <bool CAPPED> METAL_FUNC float slope(float v) { return CAPPED ? 1.0f - v * v : 1.0f; }
@@ -33,7 +42,7 @@ METAL_FUNC float exponentials(thread float* v, float top, float log2_cap, int V,
     float pack_sum = 0.0f;
 #pragma unroll
     for (int k = j; k < j + N; k++) {
-      const float e = fast::exp2((v[k] - top) * log2_cap);
+      const float e = power_of_two((v[k] - top) * log2_cap);
       pack_sum += e;
       v[k] = e * slope<CAPPED>(v[k]);
     }
@@ -51,7 +60,7 @@ METAL_FUNC void visit_chunk(const device T* z, int V, int first, int stride, flo
 #pragma unroll
   for (int j = 0; j < VALUES; j++)
     top = metal::max(top, v[j]);
-  sum = sum * fast::exp2((before - top) * log2_cap) +
+  sum = sum * power_of_two((before - top) * log2_cap) +
         exponentials<CAPPED, N, VALUES>(v, top, log2_cap, V, first, stride);
 }
 
@@ -70,7 +79,7 @@ METAL_FUNC void store_chunk(device T* d_z, int V, int first, int stride, const t
 METAL_FUNC void reduce_row(thread float& top, thread float& sum, float log2_cap, threadgroup float* tops,
                            threadgroup float* sums, uint lane, uint simdgroup, uint simdgroups) {
   const float simdgroup_top = simd_max(top);
-  const float simdgroup_sum = simd_sum(sum * fast::exp2((top - simdgroup_top) * log2_cap));
+  const float simdgroup_sum = simd_sum(sum * power_of_two((top - simdgroup_top) * log2_cap));
   if (lane == 0) {
     tops[simdgroup] = simdgroup_top;
     sums[simdgroup] = simdgroup_sum;
@@ -79,5 +88,5 @@ METAL_FUNC void reduce_row(thread float& top, thread float& sum, float log2_cap,
   const float other_top = lane < simdgroups ? tops[lane] : simdgroup_top;
   const float other_sum = lane < simdgroups ? sums[lane] : 0.0f;
   top = simd_max(other_top);
-  sum = simd_sum(other_sum * fast::exp2((other_top - top) * log2_cap));
+  sum = simd_sum(other_sum * power_of_two((other_top - top) * log2_cap));
 }

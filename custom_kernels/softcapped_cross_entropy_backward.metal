@@ -15,7 +15,7 @@ for (int chunk = 0; chunk < CHUNKS; chunk++) {
   load_chunk<CAPPED, N, VALUES>(z, V, first, stride, rate, v);
 #pragma unroll
   for (int j = 0; j < VALUES; j++) {
-    const float softmax = fast::exp2((v[j] - top) * log2_cap);
+    const float softmax = power_of_two((v[j] - top) * log2_cap);
     v[j] = d_sum * softmax * slope<CAPPED>(v[j]);
   }
   store_chunk<N, VALUES>(d_z, V, first, stride, v);
@@ -23,5 +23,5 @@ for (int chunk = 0; chunk < CHUNKS; chunk++) {
 // The label's own element again, by the thread that wrote it.
 if (label / N % n_threads == tid) {
   const float v = in_caps<CAPPED>(float(z[label]), rate);
-  d_z[label] = T((d_sum * fast::exp2((v - top) * log2_cap) - d_loss[row]) * slope<CAPPED>(v));
+  d_z[label] = T((d_sum * power_of_two((v - top) * log2_cap) - d_loss[row]) * slope<CAPPED>(v));
 }

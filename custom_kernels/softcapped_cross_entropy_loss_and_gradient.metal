@@ -23,7 +23,7 @@ if (tid == 0)
   loss[row] = metal::log(sum) + cap * (top - v_label);
 
 // A row of one chunk still lies in v, relative to the thread's own top; a longer one is read again, from the cache.
-const float factor = scale[row] / sum * (CHUNKS == 1 ? fast::exp2((own_top - top) * log2_cap) : 1.0f);
+const float factor = scale[row] / sum * (CHUNKS == 1 ? power_of_two((own_top - top) * log2_cap) : 1.0f);
 for (int chunk = 0; chunk < CHUNKS; chunk++) {
   const int first = chunk * VALUES * n_threads + tid * N;
   if (CHUNKS > 1) {
@@ -37,6 +37,6 @@ for (int chunk = 0; chunk < CHUNKS; chunk++) {
 }
 // The label's own element again, by the thread that wrote it.
 if (label / N % n_threads == tid) {
-  const float softmax = fast::exp2((v_label - top) * log2_cap) / sum;
+  const float softmax = power_of_two((v_label - top) * log2_cap) / sum;
   d_z[label] = T(scale[row] * (softmax - 1.0f) * slope<CAPPED>(v_label));
 }
