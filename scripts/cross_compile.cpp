@@ -21,7 +21,7 @@ int main(int, char** arguments) {
   const auto run = reinterpret_cast<int (*)(MslLaunch*)>(find(arguments[1], "msl_launch"));
   float x[256], y[256];
   for (int i = 0; i < 256; i++) x[i] = static_cast<float>(i);
-  MslBuffer buffers[] = {{x, sizeof x, "x", 4, 0}, {y, sizeof y, "y", 4, kBufferIsOutput}};
+  MslBuffer buffers[] = {{x, sizeof x, 0, "x", 4, 0}, {y, sizeof y, 0, "y", 4, kBufferIsOutput}};
   MslFinding findings[16];
   MslLaunch launch{};
   launch.entry = reinterpret_cast<void (*)(void**, const MslThread*)>(find(arguments[2], "msl_entry"));

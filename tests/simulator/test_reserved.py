@@ -9,7 +9,7 @@ import pytest
 from mlx_autoresearch.kernels.registry import kernel_folder, kernel_names
 from mlx_autoresearch.kernels.source import load_kernel
 from mlx_autoresearch.simulator.kernel import Kernel
-from mlx_autoresearch.simulator.reserved import NEVER, NO_NAMES, reserved_names
+from mlx_autoresearch.simulator.reserved import NEVER, NO_GLOBAL_NAMES, NO_NAMES, reserved_global_names, reserved_names
 from mlx_autoresearch.simulator.translation import blank_comments, check_dialect
 
 NAMING = [
@@ -66,6 +66,23 @@ def test_a_reserved_word_is_no_name(text: str, word: str) -> None:
 @pytest.mark.parametrize("text", PROPER)
 def test_proper_uses_are_none(text: str) -> None:
     assert list(reserved_names(text)) == []
+
+
+@pytest.mark.parametrize("word", sorted(NO_GLOBAL_NAMES))
+def test_a_name_of_metals_library_is_ambiguous_outside_of_functions(word: str) -> None:
+    for text in (
+        "float {w}(float x) {{ return x; }}",
+        "struct {w} {{ int a; }};",
+        "constant int {w} = 3;",
+        "enum {w} {{ A }};",
+    ):
+        text = "template <typename T> T f(T x) { return x; }\n" + text.format(w=word)
+        assert [found for _, found in reserved_global_names(text)] == [word]
+    for text in ("float f(float {w}) {{ int {w} = 3; return {w}; }}", "struct S {{ float {w}; }};", "#define {w} 3"):
+        assert list(reserved_global_names(text.format(w=word))) == []
+    given = kernel("float level = 3;\nfloat bias = x[0];", f"int a;\nfloat {word}() {{ return 1; }}\n")
+    (finding,) = check_dialect(given, knows_columns=True)
+    assert (finding.what, finding.line) == ("reserved-word", 2)
 
 
 def test_no_kernel_of_ours_nor_of_the_tests_uses_one() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from mlx_autoresearch.simulator import KernelFault, UncheckedWarning, metal_kernel, run, simulate
 from mlx_autoresearch.simulator.arrays import DTYPES
-from mlx_autoresearch.simulator.translation import single_precision
+from mlx_autoresearch.simulator.translation import literals
 from tests.support.compiler_paths import compiler_path, needs_clang, needs_compiler, needs_gcc
 
 pytestmark = needs_compiler
@@ -114,7 +114,7 @@ def test_lines_of_the_header_are_the_headers() -> None:
     [
         ("y[i] = x[i] + undefined;", "", "compile-error"),
         ("counter[0] += 1.0f;\ny[i] = x[i];", "constant float counter[2] = {0.0f, 0.0f};", "static-write"),
-        ("threadgroup alignas(16) float t[4];\nt[0] = 0.0f;\ny[i] = t[0];", "", "unsupported"),
+        ("threadgroup float t[4], *p;\nt[0] = 0.0f;\ny[i] = t[0];", "", "unsupported"),
     ],
 )
 def test_findings_about_the_source(body: str, header: str, expected: str) -> None:
@@ -230,13 +230,13 @@ def test_a_literal_without_suffix_is_a_float_in_templates_too(dtype: mx.Dtype) -
     np.testing.assert_array_equal(np.array(y), np.array(2.75 * mx.arange(32).astype(mx.float32) + 1))
 
 
-def test_literals_that_are_doubles_in_cpp_get_a_suffix() -> None:
-    same = ["1.0f", "1.0h", "2.0bf", "1", "0x1e5", "v.x", "a1.b2", "1.0F", 'f("1.0")', "x1e5", "0x1.8p3", "a.b1", "3u"]
-    for text in same:
-        assert single_precision(text) == text
-    for text in ["1.0", "1.", ".5", "1e5", "1.5e-3", "-2.0", "(0.5)", "3.*x", "a-.5e+2"]:
-        number = text.strip("(-)*xa")
-        assert number + "f" in single_precision(text), text
+def test_literals_are_written_as_cpp_has_them() -> None:
+    for text in ["1.0f", "1", "0x1e5", "v.x", "a1.b2", "1.0F", 'f("1.0h")', "x1e5", "a.b1", "3u", "0xbf", "a.h"]:
+        assert literals(text) == text
+    for text in ["1.0", "1.", ".5", "1e5", "1.5e-3", "-2.0", "(0.5)", "3.*x", "a-.5e+2", "0x1.8p3", "0x1p-3"]:
+        number = text.strip("(-)*a") if text[:2] != "0x" else text
+        assert number.removesuffix("*x") + "f" in literals(text), text
+    assert literals("1.5h - .25bf * 1.H / 1e2BF") == "half(1.5f) - bfloat(.25f) * half(1.f) / bfloat(1e2f)"
 
 
 @needs_clang

@@ -34,6 +34,7 @@ class Buffer(ctypes.Structure):
     _fields_ = [
         ("data", ctypes.c_void_p),
         ("bytes", ctypes.c_size_t),
+        ("first", ctypes.c_size_t),
         ("name", ctypes.c_char_p),
         ("element_bytes", ctypes.c_int),
         ("flags", ctypes.c_int),

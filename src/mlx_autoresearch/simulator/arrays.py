@@ -80,15 +80,22 @@ class HostArray:
             strides[i] = strides[i + 1] * self.storage.shape[i + 1]
         return strides
 
+    @property
+    def first(self) -> int:
+        """Where in `span` element 0 lies: at the other end of each dimension with a negative stride."""
+        if not self.storage.size:
+            return 0
+        steps = zip(self.storage.shape, self.strides, strict=True)
+        return sum((size - 1) * -stride for size, stride in steps if stride < 0)
+
     def span(self) -> np.ndarray:
-        """The memory from the first element to the last, flat: what a kernel may reach through the strides."""
+        """The memory from the lowest element to the highest, flat: what a kernel may reach through the strides."""
         if self.storage.flags.c_contiguous:
             return self.storage.reshape(-1)
-        if min(self.storage.strides) < 0:
-            raise UserError("simulator: arrays with negative strides are not supported; copy them first")
         steps = zip(self.storage.shape, self.strides, strict=True)
-        length = 1 + sum((size - 1) * stride for size, stride in steps) if self.storage.size else 0
-        return np.lib.stride_tricks.as_strided(self.storage, (length,), (self.storage.itemsize,))
+        length = 1 + sum((size - 1) * abs(stride) for size, stride in steps) if self.storage.size else 0
+        lowest = self.storage[tuple(slice(None, None, -1 if step < 0 else 1) for step in self.storage.strides)]
+        return np.lib.stride_tricks.as_strided(lowest, (length,), (self.storage.itemsize,))
 
 
 def is_mx(value: Any) -> bool:

@@ -38,8 +38,8 @@ _COMMON = [
 _CLANG = ["-cl-single-precision-constant", "-Wno-unused-const-variable", "-Wno-pass-failed"]
 _GCC = ["-fsingle-precision-constant", "-Wno-maybe-uninitialized"]
 # Every access calls a hook, at its own width; garbage in private variables is NaN.
-_CHECKED = ["-fsanitize=thread", "-ftrivial-auto-var-init=pattern"]
-_VIOLATIONS = "shift,signed-integer-overflow,integer-divide-by-zero,alignment,null,object-size"
+_CHECKED = ["-DMSL_CHECKED", "-fsanitize=thread", "-ftrivial-auto-var-init=pattern"]
+_VIOLATIONS = "shift-exponent,signed-integer-overflow,integer-divide-by-zero,alignment,null,object-size"
 _CHECKED_CLANG = [
     f"-fsanitize=array-bounds,{_VIOLATIONS}", "-fsanitize-recover=all", "-fstrict-flex-arrays=3",
     "-fno-vectorize", "-fno-slp-vectorize", "-mllvm", "-tsan-instrument-read-before-write=1",
@@ -50,7 +50,7 @@ _RUNTIME_FLAGS = ["-std=c++17", "-O3", "-g", "-fPIC", "-Wall", "-Wextra", "-Wsha
 
 @dataclass(frozen=True)
 class Diagnostic:
-    """What a compiler says about a line of the kernel; `notes` are the lines that explain it."""
+    """What a compiler says about a line; `notes` are the lines that explain it, as file:line: message."""
 
     file: str
     line: int
@@ -58,6 +58,14 @@ class Diagnostic:
     message: str
     option: str  # "-Wuninitialized", or nothing
     notes: str = ""
+
+    def place_in(self, files: set[str]) -> tuple[str, int]:
+        """Where it stands; of what a template of the shim says, the first line of these files that asked for it."""
+        if self.file not in files:
+            for file, line in re.findall(r"^([^\n:]+):(\d+): ", self.notes, re.M):
+                if file in files:
+                    return file, int(line)
+        return Path(self.file).name, self.line
 
 
 def cache_folder() -> Path:
@@ -126,13 +134,20 @@ def kernel_flags(compiler: Compiler, checked: bool) -> list[str]:
 
 def parse_diagnostics(text: str) -> list[Diagnostic]:
     found: list[Diagnostic] = []
+    asked = ""  # g++ says before an error which lines asked for a template
     for line in text.split("\n"):
+        if match := re.match(r"(.*?):(\d+):\d+:\s+(required from .*)", line):
+            asked += f"\n{match[1]}:{match[2]}: {match[3]}"
+            continue
         match = re.match(r"(.*?):(\d+):\d+: (fatal error|error|warning|note): (.*?)(?: \[(-W[^\]]*)\])?$", line)
         if match and match[3] != "note":
-            found.append(Diagnostic(match[1], int(match[2]), match[3].split()[-1], match[4], match[5] or ""))
+            severity = match[3].split()[-1]
+            found.append(Diagnostic(match[1], int(match[2]), severity, match[4], match[5] or "", asked))
+            asked = ""
         elif match and found:
             last = found[-1]
-            found[-1] = Diagnostic(**{**asdict(last), "notes": f"{last.notes}\n{match[4]}"})
+            note = f"{last.notes}\n{match[1]}:{match[2]}: {match[4]}"
+            found[-1] = Diagnostic(**{**asdict(last), "notes": note})
     return found
 
 
@@ -220,14 +235,17 @@ def build_runtime(compiler: Compiler, portable_fibers: bool = False) -> Path:
 
 def check_syntax(source: str, name: str, compiler: Compiler) -> list[Diagnostic]:
     """What clang says about a source for the static pass (lint.py), cached like a compiled kernel."""
-    flags = ["-std=gnu++17", "-fsigned-char", "-fsyntax-only", "-ferror-limit=0", "-ftemplate-backtrace-limit=0", "-w"]
+    flags = ["-cl-std=clc++2021", "-cl-no-stdinc", "-Xclang", "-cl-ext=+all", "-fsigned-char", "-fsyntax-only", "-w"]
+    flags += ["-ferror-limit=0", "-ftemplate-backtrace-limit=0"]
     key = _key(source, compiler.path, compiler.banner, *flags, _hash_folder(SHIM))
     (said,) = _place(f"{name}-lint-{key}.json")
     if said.exists():
         return [Diagnostic(**entry) for entry in json.loads(said.read_text())]
-    command = [compiler.path, *flags, f"-I{SHIM}", "-x", "c++", "-"]
+    command = [compiler.path, *flags, f"-I{SHIM}", "-x", "clcpp", "-"]
     done = subprocess.run(command, input=source, capture_output=True, text=True, check=False, env=_environment())
     diagnostics = parse_diagnostics(done.stderr)
+    if done.returncode and not any(entry.severity == "error" for entry in diagnostics):
+        raise UserError(f"simulator: {compiler} failed: {' '.join(done.stderr.split())[:300]}")
     _save(said, diagnostics)
     return diagnostics
 

@@ -28,7 +28,10 @@ CAUSES = {
     "threadgroup-out-of-bounds": "The index leaves the threadgroup array: check its size and the leading dimension.",
     "private-out-of-bounds": "The index leaves a private array or vector.",
     "wild-access": "The address lies in no buffer: a pointer or an index was computed from garbage or overflowed.",
-    "misaligned-access": "A vector access needs an address that is a multiple of the vector's size.",
+    "misaligned-access": (
+        "A vector access needs an address that is a multiple of the vector's size. Threadgroup arrays are aligned as "
+        "their declared type is: declare them with the vector's type or alignas."
+    ),
     "barrier-divergence": (
         "threadgroup_barrier stands in control flow that is not the same for every thread of the threadgroup."
     ),
@@ -40,10 +43,23 @@ CAUSES = {
     "stack-overflow": "A private array is far too large: the GPU would spill it to device memory, if it ran at all.",
     "timeout": "A loop does not end, or ends very late.",
     "undefined-arithmetic": "The result is undefined in Metal too.",
+    "fast-math": (
+        "Of infinities and NaN Metal's fast:: functions promise nothing, exp2(-INFINITY) = 0 included: clamp the "
+        "argument, or leave `fast::` out."
+    ),
+    "shift-count": (
+        "Metal takes a shift's count modulo the width, so that `1u << 32` is 1; C++ leaves it open, and so does the "
+        "simulator: write what is meant, for example `n & 31`."
+    ),
     "uninitialised-variable": "A private variable is used before it has a value.",
     "address-space": (
         "Pointers keep the address space that they were declared with: give the parameter the right one, or make it a "
         "template parameter."
+    ),
+    "member-address-space": (
+        "From Metal 4.1 on `this` of a member function may point anywhere, so that its members cannot be passed as "
+        "`thread T&`: write the space behind the function's parameters (`void f() thread {...}`), or make it a free "
+        "function."
     ),
     "constant-address-space": (
         "MLX passes an input of fewer than 8 elements as `constant`, not `device`: accept both (make the pointer's "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -33,6 +34,8 @@ from .lint import lint
 from .signature import Input, Template, extras, make_signature
 from .symbols import locate
 from .translation import check_dialect, runnable_source
+
+_MOST_THREADGROUPS = 2**26  # whose order takes 256 MiB
 
 
 class UncheckedWarning(UserWarning):
@@ -137,8 +140,13 @@ def run(
         if len(given) != len(names):
             raise UserError(f"{kernel.name}: expected {len(names)} {what} ({', '.join(names)}), got {len(given)}")
     for what, size in (("grid", grid), ("threadgroup", threadgroup)):
-        if len(size) != 3 or min(size) < 0:
-            raise UserError(f"{kernel.name}: {what} must be three sizes, got {tuple(size)}")
+        if len(size) != 3 or min(size) < 0 or max(size) >= 2**32:
+            raise UserError(f"{kernel.name}: {what} must be three sizes of at most 32 bits, got {tuple(size)}")
+    count = math.prod(-(-all_ // min(all_, one)) for all_, one in zip(grid, threadgroup, strict=True) if all_ and one)
+    if count > _MOST_THREADGROUPS:
+        raise UserError(
+            f"{kernel.name}: {count} threadgroups are too many to simulate, at most {_MOST_THREADGROUPS} are not"
+        )
     chosen = find_compiler(compiler)
     arrays = [to_host(value, kernel.ensure_row_contiguous) for value in inputs]
     outputs = [make_output(s, d, init_value) for s, d in zip(output_shapes, output_dtypes, strict=True)]
@@ -196,12 +204,13 @@ def _buffers(kernel: Kernel, arrays: list[HostArray], outputs: list[HostArray], 
     kept: list[np.ndarray] = []
     buffers: list[Buffer] = []
 
-    def add(array: np.ndarray, name: str, flags: int = 0) -> None:
+    def add(array: np.ndarray, name: str, flags: int = 0, first: int = 0) -> None:
         kept.append(array)
-        buffers.append(Buffer(array.ctypes.data, array.nbytes, name.encode(), array.itemsize, flags))
+        first *= array.itemsize
+        buffers.append(Buffer(array.ctypes.data, array.nbytes, first, name.encode(), array.itemsize, flags))
 
     for name, array in zip(kernel.input_names, arrays, strict=True):
-        add(array.span(), name)
+        add(array.span(), name, first=array.first)
         if array.storage.ndim:
             shape, strides, ndim = extras(kernel, name)
             if shape:
@@ -228,7 +237,7 @@ def _diagnosed(said: list[Diagnostic], kernel: Kernel) -> list[Finding]:
             what = "compile-error"
         else:
             continue
-        findings.append(Finding(what, entry.message, Path(entry.file).name, entry.line))
+        findings.append(Finding(what, entry.message, *entry.place_in(kernel.files)))
     return findings
 
 

@@ -15,7 +15,8 @@ from .signature import Input, Template, make_signature
 from .translation import blank_comments, check_dialect, lint_source, place
 
 _SCALARS = "bool|u?char|u?short|u?int|u?long|float|half|bfloat|u?int(?:8|16|32|64)_t|size_t|float16_t|bfloat16_t|void"
-_SPACE = re.compile(r"address space|'[^']*\b(?:device|constant|threadgroup)\b[^']*'")  # in a type, not in a sentence
+# In a type, not in a sentence. `__private` is of no use: every variable is.
+_SPACE = re.compile(r"address space|'[^']*\b__(?:global|constant|local|generic)\b[^']*'")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,12 @@ def _unqualified_pointers(text: str, file: str, first_line: int, names: set[str]
     return findings
 
 
+# What OpenCL refuses and Metal does not: `half4 * float`, and conversions of vectors by other names than `half4(v)`.
+_OPENCL_ONLY = re.compile(
+    r"has greater rank|from vector '.* to vector '|excess elements in (?:scalar|vector) initializer"
+)
+
+
 def _is_about_spaces(diagnostic: Diagnostic) -> bool:
     text = diagnostic.message + diagnostic.notes
     if "constant expression" in diagnostic.message:  # its notes show the type of what is none
@@ -55,7 +62,31 @@ def _is_about_spaces(diagnostic: Diagnostic) -> bool:
 
 def _kind(diagnostic: Diagnostic) -> str:
     text = diagnostic.message + diagnostic.notes
-    return "constant-address-space" if re.search(r"'[^']*\bconstant\b|address space '2'", text) else "address-space"
+    if "non-kernel function variable cannot be declared in local" in text:
+        return "unsupported"
+    if "__generic" in text and "__private" in text:
+        return "member-address-space"
+    return "constant-address-space" if re.search(r"'[^']*\b__constant\b", text) else "address-space"
+
+
+_STRUCT = re.compile(r"\b(?:struct|class)\s+(\w+)")
+
+
+def _constructors(kernel: Kernel) -> set[tuple[str, int]]:
+    """The lines of the kernel's constructors."""
+    lines = set()
+    header = (kernel.header, kernel.header_file, kernel.header_line)
+    for raw, file, first in (header, (kernel.source, kernel.source_file, kernel.source_line)):
+        text = blank_comments(raw)
+        for name in set(_STRUCT.findall(text)):
+            for match in re.finditer(rf"(?<![\w~.>:]){name}\s*\([^;{{}}]*\)[^;{{}}]*\{{", text):
+                depth, end = 1, match.end()
+                while depth and end < len(text):
+                    depth += (text[end] == "{") - (text[end] == "}")
+                    end += 1
+                where, line = place(text, match.start(), file, first)
+                lines |= {(where, line + i) for i in range(text.count("\n", match.start(), end) + 1)}
+    return lines
 
 
 def _check(
@@ -64,7 +95,12 @@ def _check(
     """Errors about address spaces, and errors that show what the pass does not understand."""
     source = lint_source(kernel, make_signature(kernel, inputs, output_dtypes, template))
     said = check_syntax(source, kernel.name, compiler)
-    errors = [entry for entry in said if entry.severity == "error"]
+    errors = [entry for entry in said if entry.severity == "error" and not _OPENCL_ONLY.search(entry.message)]
+    if any(
+        _kind(entry) == "member-address-space" for entry in errors
+    ):  # a constructor's object is where it is declared
+        exempt = _constructors(kernel)
+        errors = [e for e in errors if _kind(e) != "member-address-space" or e.place_in(kernel.files) not in exempt]
     return [e for e in errors if _is_about_spaces(e)], [e for e in errors if not _is_about_spaces(e)]
 
 
@@ -93,16 +129,20 @@ def lint(
     # Those that may be small are large here, and small one by one below; the others stay as they are.
     large = [replace(given, small=given.small and not may) for given, may in zip(inputs, small, strict=True)]
     wrong, unread = _check(kernel, large, output_dtypes, template, chosen)
-    findings += [Finding(_kind(entry), entry.message, entry.file, entry.line) for entry in wrong]
-    known = {(entry.file, entry.line) for entry in wrong}
+    findings += [Finding(_kind(entry), entry.message, *entry.place_in(kernel.files)) for entry in wrong]
+    known = {entry.place_in(kernel.files) for entry in wrong}
     for i, given in enumerate(large):
         if not small[i] or given.ndim == 0:  # a number is a reference to constant memory, whatever happens
             continue
         variant = [*large[:i], replace(given, small=True), *large[i + 1 :]]
         trapped, _ = _check(kernel, variant, output_dtypes, template, chosen)
         for entry in trapped:
-            if (entry.file, entry.line) not in known:
+            if (where := entry.place_in(kernel.files)) not in known:
                 message = f"with fewer than 8 elements in {kernel.input_names[i]}: {entry.message}"
-                findings.append(Finding("constant-address-space", message, entry.file, entry.line))
-    unchecked = [f"{e.file}:{e.line} is not understood by the static pass ({e.message})" for e in unread]
+                findings.append(Finding("constant-address-space", message, *where))
+    places = [":".join(map(str, entry.place_in(kernel.files))) for entry in unread]
+    unchecked = [
+        f"{where} is not understood by the static pass ({entry.message})"
+        for where, entry in zip(places, unread, strict=True)
+    ]
     return LintResult(merge(findings), unchecked)

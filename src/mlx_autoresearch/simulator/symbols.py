@@ -29,7 +29,8 @@ def _frames(library: Path, addresses: list[int]) -> list[list[tuple[str, int]]]:
     """For each address the (file, line) of every inlined frame, innermost first; empty without a symbolizer."""
     if system.is_macos():
         return _atos(library, addresses)
-    for tool in ("addr2line", "llvm-symbolizer", "llvm-symbolizer-19"):
+    # First the one that knows the ranges of inlined code in DWARF 5, as addr2line before binutils 2.41 does not.
+    for tool in ("llvm-symbolizer", *(f"llvm-symbolizer-{version}" for version in range(25, 16, -1)), "addr2line"):
         if shutil.which(tool):
             break
     else:

@@ -160,15 +160,26 @@ def test_every_function_compiles_for_cuda(tmp_path: Path):
     calls = [f"{name}({a})" for name in [*ones, "abs"] for a in numbers]
     calls += [f"{name}({a}, {a})" for name in twos for a in numbers]
     calls += [f"{name}({a}, {a}, {a})" for name in listed("MSL_FLOAT_3") for a in numbers]
-    calls += [f"{name}({a})" for name in listed("MSL_TEST") for a in ("x[i]", "float3(x[i], 1, 2)")]
+    calls += [f"{name}({a})" for name in listed("MSL_TEST_1") for a in ("x[i]", "float3(x[i], 1, 2)")]
+    calls += [f"{name}({a}, {a})" for name in listed("MSL_TEST_2") for a in ("x[i]", "float3(x[i], 1, 2)")]
+    calls += [f"{name}(float3(x[i]), 1.0f{', x[i]' * more})" for name, more in (("pow", 0), ("clamp", 1), ("mix", 1))]
     integers = ["n[i]", "ulong(n[i])", "uchar(n[i])", "uint3(n[i])"]
     calls += [f"{name}({a})" for name in [*listed("MSL_INTEGER_1"), "abs"] for a in integers]
+    calls += [f"{name}({a}, {a})" for name in [*listed("MSL_INTEGER_2"), "absdiff"] for a in integers]
+    calls += [f"{name}({a}, {a}, {a})" for name in listed("MSL_INTEGER_3") for a in integers]
+    calls += [f"{name}" for a in integers for name in (f"extract_bits({a}, 3u, 4u)", f"insert_bits({a}, {a}, 3u, 4u)")]
     calls += [f"{group}_{name}(n[i])" for name in listed("MSL_REDUCTION") for group in ("simd", "quad")]
     calls += [f"{name}(float2(x[i]), ushort(1))" for name in listed("MSL_SHUFFLE")]
     calls += [
         "dot(float3(x[i]), float3(1.0f))",
         "normalize(half4(x[i]))",
         "-float2(x[i]) * 2.0f < 1.0f",
+        "float4(x[i]).wzx.yx + packed_float2(x[i], 1.0f)",
+        "cross(float3(x[i]), float3(1.0f)) + reflect(float3(x[i]), float3(1.0f))",
+        "uint3(n[i]).zy << 3u",
+        "1.5h * half(x[i])",
+        "0.5bf * bfloat(x[i])",
+        "ldexp(float2(x[i]), 3) + nextafter(float2(x[i]), 0.0f)",
         "!bool2(true)",
     ]
     calls += ["float3(packed_float3(float3(x[i])))", "clamp(float3(x[i]), 0.0f, 1.0f)", "median3(n[i], 1, 2)"]

@@ -15,11 +15,10 @@ from mlx_autoresearch.simulator.build import SHIM
 from mlx_autoresearch.simulator.kernel import Kernel
 from mlx_autoresearch.simulator.signature import ATTRIBUTES
 from mlx_autoresearch.simulator.translation import (
+    as_cpp,
     blank_comments,
     check_dialect,
     place,
-    replace_declarations,
-    single_precision,
 )
 
 _HEADERS = ("types.cuh", "math.cuh", "simdgroup.cuh", "matrix.cuh")
@@ -99,9 +98,10 @@ def _without_address_spaces(text: str) -> str:
     return _ADDRESS_SPACE.sub(lambda match: match["string"] or "", text)
 
 
-def _shared(number: int, ctype: str, name: str) -> str:
+def _shared(number: int, ctype: str, alignment: str, name: str) -> str:
     base, bracket, extents = ctype.partition("[")
-    return f"__shared__ alignas(16) {base} {name}{bracket}{extents};"  # vectors may be loaded from it
+    given = f" alignas({alignment})" if alignment else ""
+    return f"__shared__ alignas(16){given} {base} {name}{bracket}{extents};"  # vectors may be loaded from it
 
 
 def translate(kernel: Kernel) -> tuple[str, str]:
@@ -110,19 +110,19 @@ def translate(kernel: Kernel) -> tuple[str, str]:
     Errors of CUDA's compiler name the kernel's own file and lines. Raises UserError, with file and line, for what has
     no translation: atomics, textures, threadgroup memory declared in an unusual way or outside the kernel's body.
     """
-    header, body = (single_precision(blank_comments(text)) for text in (kernel.header, kernel.source))
-    _check(kernel, header, body)
+    _check(kernel, *(blank_comments(text) for text in (kernel.header, kernel.source)))
+    lists, header, body = as_cpp(kernel, _shared)
     attributes = "".join(
         f"const {ctype} {name} = {_VALUES[name]};\n"
         for name, ctype in ATTRIBUTES.items()
         if re.search(rf"\b{name}\b", body)
     )
-    body = _without_address_spaces(replace_declarations(body, _shared))
+    body = _without_address_spaces(body)
     header = _METAL_INCLUDE.sub("", header)
     header = _without_address_spaces(_CONSTANT_TABLE.sub("__constant__", header))
     return (
         f'{attributes}#line {kernel.source_line} "{kernel.source_file}"\n{body}',
-        f"{_shim()}namespace mlx::core::cu {{\n"
+        f"{lists}{_shim()}namespace mlx::core::cu {{\n"
         f'#line {kernel.header_line} "{kernel.header_file}"\n{header}\n'
         "}  // namespace mlx::core::cu\n",
     )

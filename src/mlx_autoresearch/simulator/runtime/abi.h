@@ -37,6 +37,7 @@ struct MslFinding {
 struct MslBuffer {
   void* data;
   msl_size_t bytes;
+  msl_size_t first;  // byte that the kernel's pointer points to: not the lowest where strides are negative
   const char* name;
   int element_bytes, flags;
 };
@@ -69,6 +70,8 @@ void msl_simdgroup_barrier(int flags, MslSite);
 void msl_collective(int width, void* payload, int bytes, int whole, MslCombine, const char* what, MslSite);
 // Notes that this lane does a simdgroup operation that needs no exchange, but every lane (a matrix load or store).
 void msl_uniform(const char* what, MslSite);
+// A fast:: function got an argument for which Metal promises no result.
+void msl_not_promised(float argument, const char* what, MslSite);
 void msl_inactive_lane(int lane, const char* what, MslSite);
 msl_u32 msl_lane();
 void msl_atomic(void* address, int bytes, int kind, MslSite);

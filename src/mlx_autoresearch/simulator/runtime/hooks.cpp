@@ -75,7 +75,18 @@ ARITHMETIC(sub_overflow, "signed overflow in a subtraction")
 ARITHMETIC(mul_overflow, "signed overflow in a multiplication")
 ARITHMETIC(negate_overflow, "signed overflow in a negation")
 ARITHMETIC(divrem_overflow, "integer division by zero, or its overflow")
-ARITHMETIC(shift_out_of_bounds, "shift count out of range")
+
+struct TypeDescriptor {
+  unsigned short kind, info;  // of integers: twice the logarithm of their bits, and whether they have a sign
+};
+struct Shift {
+  SourceLocation location;
+  const TypeDescriptor *shifted, *count;
+};
+void __ubsan_handle_shift_out_of_bounds(Shift* data, uintptr_t, uintptr_t count) {
+  report_at("shift-count", site_of(&data->location), Fatal::kNo, "a number of %d bits is shifted by %d",
+            1 << (data->shifted->info >> 1), static_cast<int>(count));
+}
 
 void __ubsan_handle_out_of_bounds(SourceLocation* location, uintptr_t index) {
   report_at("private-out-of-bounds", site_of(location), Fatal::kNo, "index %ld is outside the array",
@@ -99,5 +110,9 @@ void __ubsan_handle_missing_return(SourceLocation* location) {
 }
 void __ubsan_handle_builtin_unreachable(SourceLocation* location) {
   report_at("undefined-arithmetic", site_of(location), Fatal::kYes, "a place is reached that was declared unreachable");
+}
+
+void msl_not_promised(float argument, const char* what, MslSite site) {
+  report_at("fast-math", site, Fatal::kNo, "%s of %g", what, static_cast<double>(argument));
 }
 }

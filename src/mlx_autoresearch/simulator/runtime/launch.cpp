@@ -87,7 +87,8 @@ void run_threadgroups(MslLaunch& launch) {
 
 bool check_size(const MslLaunch& launch) {
   const Grid grid = cut(launch);
-  const uint64_t threads = uint64_t{grid.threadgroup[0]} * grid.threadgroup[1] * grid.threadgroup[2];
+  uint64_t threads = 1;
+  for (uint32_t size : grid.threadgroup) threads = std::min<uint64_t>(threads * size, UINT32_MAX);
   if (!threads) {
     report_launch("threadgroup-size-limit", "the grid or the threadgroup is empty");
     return false;

@@ -205,7 +205,7 @@ void open_device_memory(MslLaunch& launch) {
     if (!buffer.output || buffer.initialised) memcpy(buffer.region.base, source.data, source.bytes);
     if (buffer.output && launch.checked) allocate_cells(buffer.region, buffer.initialised);
     buffers.push_back(buffer);
-    pointers.push_back(buffer.region.base);
+    pointers.push_back(buffer.region.base + source.first);
     offset += round_up(source.bytes, 256) + 2 * kGuardBand;
   }
 }
@@ -272,7 +272,9 @@ void* msl_threadgroup_array(int id, msl_size_t bytes, msl_size_t alignment, msl_
                             MslSite site) {
   for (int i = 0; i < n_arrays; i++)
     if (arrays[i].id == id) return arrays[i].region.base;
-  const size_t offset = round_up(threadgroup_used, std::max(alignment, size_t{16}));
+  size_t offset = round_up(threadgroup_used, std::max(alignment, size_t{16}));
+  // At a multiple of what the declared type promises and of no more, so that an access that needs more is seen.
+  if (machine->launch->checked && alignment < 16) offset += alignment;
   size_t declared = bytes;
   for (int i = 0; i < n_arrays; i++) declared += round_up(arrays[i].region.bytes, 16);
   machine->launch->threadgroup_bytes = std::max<size_t>(machine->launch->threadgroup_bytes, declared);
@@ -291,7 +293,7 @@ void* msl_threadgroup_array(int id, msl_size_t bytes, msl_size_t alignment, msl_
   region.element_bytes = static_cast<int>(element_bytes);
   region.shared_by_threadgroups = false;
   if (!reuse && machine->launch->checked) allocate_cells(region, false);
-  threadgroup_used = offset + round_up(bytes, 16) + kRedZone;
+  threadgroup_used = round_up(offset + bytes, 16) + kRedZone;
   return region.base;
 }
 

@@ -1,18 +1,8 @@
 // Barriers, simdgroup and quad operations: each is a rendezvous in the runtime; the last lane to arrive computes for all.
 #pragma once
-#include "../runtime/abi.h"
 #include "math.h"
+#include "site.h"
 
-#if defined(__clang__)
-#define MSL_COLUMN __builtin_COLUMN()
-#else
-#define MSL_COLUMN 0
-#endif
-// As a default argument: the place in the kernel that calls.
-constexpr MslSite msl_here(const char* file = __builtin_FILE(), msl_u32 line = __builtin_LINE(), msl_u32 column = MSL_COLUMN) {
-  return MslSite{file, line, column};
-}
-#define MSL_SITE MslSite site = msl_here()
 // Not inlined, so that what it does to its own stack is not taken for the kernel's accesses.
 #define MSL_OPERATION MSL_UNCHECKED __attribute__((noinline))
 
@@ -53,9 +43,9 @@ template <class T, class Operator, int W> MSL_UNCHECKED void reduce(unsigned cha
   for (int i = 0; i < W; i++) slot<T>(slots, i) = value[0];
 }
 
-template <class T, class Operator, bool inclusive> MSL_UNCHECKED void scan(unsigned char* slots, msl_u32 active) {
+template <class T, class Operator, bool inclusive, int W> MSL_UNCHECKED void scan(unsigned char* slots, msl_u32 active) {
   T total = T(is_same_v<Operator, combine_product> ? 1 : 0);
-  for (int i = 0; i < kSimdWidth; i++) {
+  for (int i = 0; i < W; i++) {
     if (!(active >> i & 1)) continue;
     T& value = slot<T>(slots, i);
     const T before = total;
@@ -93,19 +83,22 @@ template <class T, int W> MSL_OPERATION T shuffle(T value, int lane, const char*
   }
   return mine.value;
 }
-template <class T> MSL_UNCHECKED void take_first(unsigned char* slots, msl_u32 active) {
+template <class T, int W> MSL_UNCHECKED void take_first(unsigned char* slots, msl_u32 active) {
   const T first = slot<T>(slots, __builtin_ctz(active));
-  for (int i = 0; i < kSimdWidth; i++)
+  for (int i = 0; i < W; i++)
     if (active >> i & 1) slot<T>(slots, i) = first;
 }
-MSL_UNCHECKED inline void ballot(unsigned char* slots, msl_u32 active) {
+template <int W> MSL_UNCHECKED void ballot(unsigned char* slots, msl_u32 active) {
   msl_u32 mask = 0;
-  for (int i = 0; i < kSimdWidth; i++)
+  for (int i = 0; i < W; i++)
     if (active >> i & 1) mask |= msl_u32(slot<msl_u32>(slots, i) != 0) << i;
-  for (int i = 0; i < kSimdWidth; i++) slot<msl_u32>(slots, i) = mask;
+  for (int i = 0; i < W; i++) slot<msl_u32>(slots, i) = mask;
 }
 inline int down(int lane, int delta, int width) { return lane + delta < width ? lane + delta : kKeep; }
 inline int up(int lane, int delta) { return lane >= delta ? lane - delta : kKeep; }
+// The same within the `modulo` lanes that a lane is one of.
+inline int down_within(int lane, int delta, int modulo) { return lane % modulo + delta < modulo ? lane + delta : kKeep; }
+inline int up_within(int lane, int delta, int modulo) { return lane % modulo >= delta ? lane - delta : kKeep; }
 
 // Which lane each MSL_SHUFFLE of functions.def reads.
 inline int simd_shuffle(int, int n, int) { return n; }
@@ -120,6 +113,8 @@ inline int quad_broadcast(int, int n, int) { return n; }
 inline int quad_shuffle_xor(int lane, int n, int) { return lane ^ n; }
 inline int quad_shuffle_up(int lane, int n, int) { return up(lane, n); }
 inline int quad_shuffle_down(int lane, int n, int width) { return down(lane, n, width); }
+inline int quad_shuffle_rotate_up(int lane, int n, int width) { return (lane - n) & (width - 1); }
+inline int quad_shuffle_rotate_down(int lane, int n, int width) { return (lane + n) & (width - 1); }
 }  // namespace detail
 
 #define MSL_REDUCTION(name, value)                                                                                            \
@@ -138,46 +133,49 @@ inline int quad_shuffle_down(int lane, int n, int width) { return down(lane, n, 
   }
 #include "functions.def"
 
-#define MSL_SCAN(name, Operator, inclusive)                                                               \
-  template <class T> MSL_OPERATION T name(T x, MSL_SITE) {                                                \
-    msl_collective(kSimdWidth, &x, sizeof x, 0, &detail::scan<T, detail::Operator, inclusive>, #name, site); \
-    return x;                                                                                             \
+// Each of these for simdgroups and for quads: prefix, lanes, the operation.
+#define MSL_SCAN(group, width, name, Operator, inclusive)                                                              \
+  template <class T> MSL_OPERATION T group##_prefix_##name(T x, MSL_SITE) {                                            \
+    msl_collective(width, &x, sizeof x, 0, &detail::scan<T, detail::Operator, inclusive, width>, #group "_prefix_" #name, site); \
+    return x;                                                                                                          \
   }
-MSL_SCAN(simd_prefix_inclusive_sum, combine_sum, true)
-MSL_SCAN(simd_prefix_exclusive_sum, combine_sum, false)
-MSL_SCAN(simd_prefix_inclusive_product, combine_product, true)
-MSL_SCAN(simd_prefix_exclusive_product, combine_product, false)
-#undef MSL_SCAN
-
-template <class T> MSL_OPERATION T simd_broadcast_first(T x, MSL_SITE) {
-  msl_collective(kSimdWidth, &x, sizeof x, 0, &detail::take_first<T>, "simd_broadcast_first", site);
-  return x;
-}
-template <class T> inline T simd_shuffle_and_fill_down(T x, T fill, ushort n, MSL_SITE) {
-  const int lane = detail::down(int(msl_lane()), n, kSimdWidth);
-  const T moved = detail::shuffle<T, kSimdWidth>(x, lane, "simd_shuffle_and_fill_down", site);
-  return lane == detail::kKeep ? fill : moved;
-}
-template <class T> inline T simd_shuffle_and_fill_up(T x, T fill, ushort n, MSL_SITE) {
-  const int lane = detail::up(int(msl_lane()), n);
-  const T moved = detail::shuffle<T, kSimdWidth>(x, lane, "simd_shuffle_and_fill_up", site);
-  return lane == detail::kKeep ? fill : moved;
-}
-
-struct simd_vote {
-  msl_u32 mask;
-  explicit operator ulong() const { return mask; }
-  bool any() const { return mask != 0; }
-  bool all() const { return mask == ~0u; }
-};
-MSL_OPERATION inline simd_vote simd_ballot(bool x, MSL_SITE) {
-  msl_u32 word = x;
-  msl_collective(kSimdWidth, &word, sizeof word, 0, &detail::ballot, "simd_ballot", site);
-  return {word};
-}
-// A meeting too: the simulator runs lanes one after another, so that only a lane that meets the others knows who is active.
-inline simd_vote simd_active_threads_mask(MSL_SITE) { return simd_ballot(true, site); }
-inline bool simd_any(bool x, MSL_SITE) { return simd_or(uint(x), site) != 0; }
-inline bool simd_all(bool x, MSL_SITE) { return simd_and(uint(x), site) != 0; }
-inline bool simd_is_first(MSL_SITE) { return int(msl_lane()) == __builtin_ctz(simd_ballot(true, site).mask); }
+#define MSL_FILL(group, width, name)                                                                           \
+  template <class T>                                                                                           \
+  inline T group##_shuffle_and_fill_##name(T x, T fill, ushort n, ushort modulo = width, MSL_SITE) {           \
+    const int lane = detail::name##_within(int(msl_lane()) % width, n, modulo);                                \
+    const T moved = detail::shuffle<T, width>(x, lane, #group "_shuffle_and_fill_" #name, site);               \
+    return lane == detail::kKeep ? fill : moved;                                                               \
+  }
+#define MSL_GROUP(group, width, vote_type)                                                                             \
+  MSL_SCAN(group, width, inclusive_sum, combine_sum, true)                                                             \
+  MSL_SCAN(group, width, exclusive_sum, combine_sum, false)                                                            \
+  MSL_SCAN(group, width, inclusive_product, combine_product, true)                                                     \
+  MSL_SCAN(group, width, exclusive_product, combine_product, false)                                                    \
+  MSL_FILL(group, width, up)                                                                                           \
+  MSL_FILL(group, width, down)                                                                                         \
+  template <class T> MSL_OPERATION T group##_broadcast_first(T x, MSL_SITE) {                                          \
+    msl_collective(width, &x, sizeof x, 0, &detail::take_first<T, width>, #group "_broadcast_first", site);            \
+    return x;                                                                                                          \
+  }                                                                                                                    \
+  struct group##_vote {                                                                                                \
+    typedef vote_type vote_t;                                                                                          \
+    msl_u32 mask;                                                                                                      \
+    explicit group##_vote(vote_t v = 0) : mask(msl_u32(v)) {}                                                          \
+    explicit operator vote_t() const { return mask; }                                                                  \
+    bool any() const { return mask != 0; }                                                                             \
+    bool all() const { return mask == ~0u >> (32 - width); }                                                           \
+  };                                                                                                                   \
+  MSL_OPERATION inline group##_vote group##_ballot(bool x, MSL_SITE) {                                                 \
+    msl_u32 word = x;                                                                                                  \
+    msl_collective(width, &word, sizeof word, 0, &detail::ballot<width>, #group "_ballot", site);                      \
+    return group##_vote(word);                                                                                         \
+  }                                                                                                                    \
+  /* A meeting too: lanes run one after another here, so that only one that meets the others knows who is active. */   \
+  inline group##_vote group##_active_threads_mask(MSL_SITE) { return group##_ballot(true, site); }                     \
+  inline bool group##_any(bool x, MSL_SITE) { return group##_or(uint(x), site) != 0; }                                 \
+  inline bool group##_all(bool x, MSL_SITE) { return group##_and(uint(x), site) != 0; }                                \
+  inline bool group##_is_first(MSL_SITE) {                                                                             \
+    return int(msl_lane()) % width == __builtin_ctz(group##_ballot(true, site).mask);                                  \
+  }
+MSL_GROUP(simd, kSimdWidth, ulong)  // quads: quads.h
 }  // namespace metal

@@ -1,5 +1,6 @@
 // Metal's math for a CPU: math_functions.h on the compiler's builtins. The simulator does not model fast-math error.
 #pragma once
+#include "site.h"
 #include "vector.h"
 
 #define MSL_C(name) __builtin_##name##f
@@ -10,29 +11,15 @@
 #define MSL_POPCOUNT(u) __builtin_popcountll(u)
 #define MSL_LEADING_ZEROS(u) (u ? __builtin_clzll(u) : 64)
 #define MSL_TRAILING_ZEROS(u) __builtin_ctzll(u)
+#define MSL_MULHI(a, b) ulong((unsigned __int128)(a) * (b) >> 64)
 
 namespace metal {
-#define MSL_THROUGH_SWIZZLE_1(name)                               \
-  template <class A, enable_if_t<detail::is_swizzle<A>, int> = 0> \
-  MSL_INLINED auto name(const A& a) { return name(detail::plain(a)); }
-#define MSL_THROUGH_SWIZZLE_2(name)                                                                 \
-  template <class A, class B, enable_if_t<detail::is_swizzle<A> || detail::is_swizzle<B>, int> = 0> \
-  MSL_INLINED auto name(const A& a, const B& b) { return name(detail::plain(a), detail::plain(b)); }
-#include "math_functions.h"
-#undef MSL_THROUGH_SWIZZLE_1
-#undef MSL_THROUGH_SWIZZLE_2
-
-MSL_INLINED uint mulhi(uint a, uint b) { return uint(ulong(a) * b >> 32); }
-MSL_INLINED int mulhi(int a, int b) { return int(long(a) * b >> 32); }
-MSL_INLINED uint reverse_bits(uint x) {
-  uint r = 0;
-  for (int i = 0; i < 32; i++) r |= (x >> i & 1) << (31 - i);
-  return r;
-}
-MSL_INLINED uint rotate(uint x, uint n) { return n % 32 ? x << n % 32 | x >> (32 - n % 32) : x; }
-MSL_INLINED float ldexp(float x, int n) { return __builtin_ldexpf(x, n); }
 MSL_INLINED float sincos(float x, float& cosine) {
   cosine = __builtin_cosf(x);
   return __builtin_sinf(x);
 }
+MSL_INLINED float frexp(float x, int& exponent) { return __builtin_frexpf(x, &exponent); }
+MSL_INLINED float ldexp(float x, int n) { return __builtin_ldexpf(x, n); }
+MSL_INLINED int ilogb(float x) { return __builtin_ilogbf(x); }
+#include "math_functions.h"
 }  // namespace metal

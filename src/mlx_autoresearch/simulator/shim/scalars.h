@@ -15,8 +15,10 @@ typedef long int64_t;
 typedef unsigned long uint64_t;
 typedef unsigned long size_t;
 typedef long ptrdiff_t;
+#ifndef __OPENCL_CPP_VERSION__  // where half is a type of the language
 typedef _Float16 half;
-typedef _Float16 float16_t;
+#endif
+typedef half float16_t;
 
 #define METAL_FUNC inline
 #define INFINITY __builtin_inff()

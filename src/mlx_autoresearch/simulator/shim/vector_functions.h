@@ -1,72 +1,73 @@
-// Packed vectors, operators and names of vec<T, N>, in the simulator and in CUDA; beside what vector_members.h needs the
-// including file gives MSL_SWIZZLE_OPERAND(Result, op), an operator's overload for swizzles, or nothing.
+// Operators and names of vectors, in the simulator and in CUDA, behind vector_members.h.
 
-// packed_float3 and the like: the components without padding or alignment.
-template <class T, int N> struct packed_vec {
-  T v[N];
-  packed_vec() = default;
-  MSL_INLINED packed_vec(const vec<T, N>& o) {
-    for (int i = 0; i < N; i++) v[i] = o[i];
+// Componentwise: vectors of one type, vectors and numbers.
+#define MSL_COMPONENTWISE(Result, op, value)                                      \
+  template <class A, class B, class V = detail::vector_2<A, B>>                   \
+  MSL_INLINED detail::with_type<Result, V> operator op(const A& x, const B& y) {  \
+    typedef detail::component<V> T;                                               \
+    detail::with_type<Result, V> r;                                               \
+    MSL_UNROLL for (int i = 0; i < detail::operand<V>::n; i++) {                  \
+      const T a = detail::at<T>(x, i), b = detail::at<T>(y, i);                   \
+      r.v[i] = Result(value);                                                     \
+    }                                                                             \
+    return r;                                                                     \
   }
-  MSL_INLINED operator vec<T, N>() const {
-    vec<T, N> r;
-    for (int i = 0; i < N; i++) r[i] = v[i];
-    return r;
+#define MSL_BINARY(op, value)                                                                          \
+  MSL_COMPONENTWISE(detail::component<V>, op, value)                                                   \
+  template <class T, int N, class B> MSL_INLINED vec<T, N>& operator op##=(vec<T, N>& a, const B& b) { \
+    return a = a op b;                                                                                 \
+  }                                                                                                    \
+  template <class T, int N, class B>                                                                   \
+  MSL_INLINED packed_vec<T, N>& operator op##=(packed_vec<T, N>& a, const B& b) {                      \
+    return a = a op b;                                                                                 \
   }
-  MSL_INLINED T& operator[](int i) { return v[i]; }
-  MSL_INLINED const T& operator[](int i) const { return v[i]; }
-};
-
-// Componentwise: two vectors, a vector and a scalar, a scalar and a vector.
-#define MSL_COMPONENTWISE(Result, op)                                                                        \
-  template <class T, int N> MSL_INLINED vec<Result, N> operator op(const vec<T, N>& a, const vec<T, N>& b) { \
-    vec<Result, N> r;                                                                                        \
-    MSL_UNROLL for (int i = 0; i < N; i++) r.v[i] = Result(a.v[i] op b.v[i]);                                \
-    return r;                                                                                                \
-  }                                                                                                          \
-  template <class T, int N, class S, enable_if_t<is_scalar_number<S>, int> = 0>                              \
-  MSL_INLINED vec<Result, N> operator op(const vec<T, N>& a, S s) {                                          \
-    return a op vec<T, N>(s);                                                                                \
-  }                                                                                                          \
-  template <class T, int N, class S, enable_if_t<is_scalar_number<S>, int> = 0>                              \
-  MSL_INLINED vec<Result, N> operator op(S s, const vec<T, N>& a) {                                          \
-    return vec<T, N>(s) op a;                                                                                \
-  }                                                                                                          \
-  MSL_SWIZZLE_OPERAND(Result, op)
-#define MSL_BINARY(op)                                                                                 \
-  MSL_COMPONENTWISE(T, op)                                                                             \
-  template <class T, int N, class S> MSL_INLINED vec<T, N>& operator op##=(vec<T, N>& a, const S& s) { \
-    return a = a op s;                                                                                 \
-  }
-MSL_BINARY(+)
-MSL_BINARY(-)
-MSL_BINARY(*)
-MSL_BINARY(/)
-MSL_BINARY(%)
-MSL_BINARY(&)
-MSL_BINARY(|)
-MSL_BINARY(^)
-MSL_BINARY(<<)
-MSL_BINARY(>>)
-MSL_COMPONENTWISE(bool, <)
-MSL_COMPONENTWISE(bool, >)
-MSL_COMPONENTWISE(bool, <=)
-MSL_COMPONENTWISE(bool, >=)
-MSL_COMPONENTWISE(bool, ==)
-MSL_COMPONENTWISE(bool, !=)
+MSL_BINARY(+, a + b)
+MSL_BINARY(-, a - b)
+MSL_BINARY(*, a * b)
+MSL_BINARY(/, a / b)
+MSL_BINARY(%, a % b)
+MSL_BINARY(&, a & b)
+MSL_BINARY(|, a | b)
+MSL_BINARY(^, a ^ b)
+// A shift's count is taken modulo the component's bits.
+MSL_BINARY(<<, a << (b & T(8 * sizeof(T) - 1)))
+MSL_BINARY(>>, a >> (b & T(8 * sizeof(T) - 1)))
+MSL_COMPONENTWISE(bool, <, a < b)
+MSL_COMPONENTWISE(bool, >, a > b)
+MSL_COMPONENTWISE(bool, <=, a <= b)
+MSL_COMPONENTWISE(bool, >=, a >= b)
+MSL_COMPONENTWISE(bool, ==, a == b)
+MSL_COMPONENTWISE(bool, !=, a != b)
+MSL_COMPONENTWISE(bool, &&, a && b)
+MSL_COMPONENTWISE(bool, ||, a || b)
 #undef MSL_BINARY
 #undef MSL_COMPONENTWISE
 
-#define MSL_UNARY(Result, op)                                                            \
-  template <class T, int N> MSL_INLINED vec<Result, N> operator op(const vec<T, N>& a) { \
-    vec<Result, N> r;                                                                    \
-    MSL_UNROLL for (int i = 0; i < N; i++) r.v[i] = Result(op a.v[i]);                   \
-    return r;                                                                            \
+#define MSL_UNARY(Result, op)                                                          \
+  template <class A, class V = detail::vector_1<A>>                                    \
+  MSL_INLINED detail::with_type<Result, V> operator op(const A& a) {                   \
+    detail::with_type<Result, V> r;                                                    \
+    MSL_UNROLL for (int i = 0; i < detail::operand<V>::n; i++) r.v[i] = Result(op a.v[i]); \
+    return r;                                                                          \
   }
-MSL_UNARY(T, -)
-MSL_UNARY(T, ~)
+MSL_UNARY(detail::component<V>, -)
+MSL_UNARY(detail::component<V>, +)
+MSL_UNARY(detail::component<V>, ~)
 MSL_UNARY(bool, !)
 #undef MSL_UNARY
+
+#define MSL_STEP(op, by)                                                          \
+  template <class T, int N> MSL_INLINED vec<T, N>& operator op(vec<T, N>& a) {    \
+    return a = a by T(1);                                                         \
+  }                                                                               \
+  template <class T, int N> MSL_INLINED vec<T, N> operator op(vec<T, N>& a, int) { \
+    const vec<T, N> before = a;                                                   \
+    a = a by T(1);                                                                \
+    return before;                                                                \
+  }
+MSL_STEP(++, +)
+MSL_STEP(--, -)
+#undef MSL_STEP
 
 #define MSL_VEC_NAMES(T)         \
   typedef metal::vec<T, 2> T##2; \

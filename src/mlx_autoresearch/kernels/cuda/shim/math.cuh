@@ -7,24 +7,22 @@
 #define MSL_POPCOUNT(u) __popcll(u)
 #define MSL_LEADING_ZEROS(u) __clzll(u)
 #define MSL_TRAILING_ZEROS(u) __ffsll(u) - 1
+#define MSL_MULHI(a, b) __umul64hi(a, b)
 #define MSL_OWN_FAST_FUNCTIONS
-#define MSL_THROUGH_SWIZZLE_1(name)
-#define MSL_THROUGH_SWIZZLE_2(name)
 
 namespace mlx::core::cu {
 inline namespace metal {
-#include "math_functions.h"
-
-METAL_FUNC uint mulhi(uint a, uint b) { return __umulhi(a, b); }
-METAL_FUNC int mulhi(int a, int b) { return __mulhi(a, b); }
-METAL_FUNC uint reverse_bits(uint x) { return __brev(x); }
-METAL_FUNC uint rotate(uint x, uint n) { return __funnelshift_l(x, x, n); }
-METAL_FUNC float ldexp(float x, int n) { return ::ldexpf(x, n); }
 METAL_FUNC float sincos(float x, float& cosine) {
   float sine;
   ::sincosf(x, &sine, &cosine);
   return sine;
 }
+METAL_FUNC float frexp(float x, int& exponent) { return ::frexpf(x, &exponent); }
+METAL_FUNC float ldexp(float x, int n) { return ::ldexpf(x, n); }
+METAL_FUNC int ilogb(float x) { return ::ilogbf(x); }
+#include "math_functions.h"
+#include "more_functions.h"
+#include "fast_and_precise.h"
 
 // One for each MSL_FLOAT_1_FAST and MSL_FLOAT_2_FAST of functions.def.
 namespace fast {

@@ -42,6 +42,8 @@ MSL_SHUFFLE(quad_broadcast, __shfl_sync, n, 4)
 MSL_SHUFFLE(quad_shuffle_xor, __shfl_xor_sync, n, 4)
 MSL_SHUFFLE(quad_shuffle_up, __shfl_up_sync, n, 4)
 MSL_SHUFFLE(quad_shuffle_down, __shfl_down_sync, n, 4)
+MSL_SHUFFLE(quad_shuffle_rotate_up, __shfl_sync, (detail::lane() - n) & 3, 4)
+MSL_SHUFFLE(quad_shuffle_rotate_down, __shfl_sync, (detail::lane() + n) & 3, 4)
 #undef MSL_SHUFFLE
 
 // Every lane gets the same bits: at each step both lanes of a pair combine the same two values.

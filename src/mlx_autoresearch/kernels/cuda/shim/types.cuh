@@ -24,6 +24,7 @@ using bfloat = __nv_bfloat16;
 using bfloat16_t = __nv_bfloat16;
 
 using ::cuda::std::conditional_t;
+using ::cuda::std::enable_if;
 using ::cuda::std::enable_if_t;
 using ::cuda::std::is_integral_v;
 using ::cuda::std::is_same;
@@ -70,38 +71,10 @@ MSL_MIXED(==)
 MSL_MIXED(!=)
 #undef MSL_MIXED
 
-#include "vector_members.h"
-
 // Trivially copyable and aligned to its size, so that a vector is loaded and stored at once.
-template <class T> struct alignas(2 * sizeof(T)) vec<T, 2> {
-  union {
-    T v[2];
-    struct { T x, y; };
-    struct { T r, g; };
-  };
-  MSL_VEC_MEMBERS(2)
-};
-template <class T> struct alignas(4 * sizeof(T)) vec<T, 3> {
-  union {
-    T v[3];
-    struct { T x, y, z; };
-    struct { T r, g, b; };
-  };
-  MSL_VEC_MEMBERS(3)
-};
-template <class T> struct alignas(4 * sizeof(T)) vec<T, 4> {
-  union {
-    T v[4];
-    struct { T x, y, z, w; };
-    struct { T r, g, b, a; };
-  };
-  MSL_VEC_MEMBERS(4)
-};
-#undef MSL_VEC_MEMBERS
-
-#define MSL_SWIZZLE_OPERAND(Result, op)
+#define MSL_COPIES(vec)
+#include "vector_members.h"
 #include "vector_functions.h"
-#undef MSL_SWIZZLE_OPERAND
 MSL_VECTOR_NAMES
 }  // namespace metal
 }  // namespace mlx::core::cu
