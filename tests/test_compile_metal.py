@@ -11,8 +11,8 @@ import mlx.core as mx
 import pytest
 
 from mlx_autoresearch.kernels.description import KernelFile, Sizes
-from mlx_autoresearch.kernels.launch import mlx_dtype
-from mlx_autoresearch.kernels.registry import find_kernel, kernel_names
+from mlx_autoresearch.kernels.launch import metal_text, mlx_dtype
+from mlx_autoresearch.kernels.registry import find_kernel, kernel_folder, kernel_names
 
 SCRIPT = runpy.run_path(str(Path(__file__).parents[1] / "scripts/compile_metal.py"))
 
@@ -21,12 +21,13 @@ def printed_by_mlx(file: KernelFile, sizes: Sizes, folder: Path, capfd: pytest.C
     """MLX writes a kernel's source when it is called; without a GPU, when it is called in a graph to be exported."""
     kernel, resolved = file.kernel, file.resolve(sizes)
     call = file.launch(resolved)
+    header, source = metal_text(kernel)
     built: Any = mx.fast.metal_kernel(
         kernel.name,
         kernel.input_names,
         kernel.output_names,
-        kernel.source,
-        kernel.header,
+        source,
+        header,
         atomic_outputs=kernel.atomic_outputs,
     )
 
@@ -72,3 +73,24 @@ def test_what_is_compiled_is_what_mlx_would_compile(
 def test_the_preamble_is_in_mlx_wheel() -> None:
     (header,) = re.findall('"(.*)"', SCRIPT["PREAMBLE"])
     assert any((folder / header).is_file() for folder in SCRIPT["include_folders"]())
+
+
+def test_errors_of_apples_compiler_name_our_files_and_lines(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """In the text that MLX glues together a line directive stands on a line of its own, and the right lines follow."""
+    file = find_kernel("softcapped_cross_entropy_forward")
+    printed = printed_by_mlx(file, file.description.cases[0], tmp_path, capfd).split("\n")
+    where, lines = ("", 0), {}
+    for text in printed:
+        if match := re.fullmatch(r'#line (\d+) "(.+)"', text):
+            where = (match[2], int(match[1]) - 1)
+        else:
+            assert "#line" not in text
+            where = (where[0], where[1] + 1)
+            lines[where] = text
+    for name in ("softcapped_cross_entropy_forward.metal", "softcapped_cross_entropy.h", "packs.h"):
+        for number, text in enumerate((kernel_folder() / name).read_text().split("\n"), 1):
+            if text and not text.startswith(("#include", "// kernel body")):
+                assert lines[name, number] == text
+    assert any(
+        text.startswith("[[kernel]] void") for (name, _), text in lines.items() if name.startswith("signature of")
+    )

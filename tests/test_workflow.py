@@ -91,19 +91,21 @@ def test_a_failure_in_front_of_a_pipe_is_a_failure() -> None:
 XCRUN = """#!/bin/sh
 for word in "$@"; do case $word in *.metal) source=$(cat "$word");; esac; done
 case "$*" in *" -fno-fast-math "*) ;; *) exit 70;; esac
-case "$*" in *metal4.0*) echo "error: invalid value 'metal4.0' in '-std='" >&2; exit 1;; esac
+case "$*" in *metal4.*) echo "error: invalid value in '-std='" >&2; exit 1;; esac
+case "$*" in *"-W$UNKNOWN"*|*"=$UNKNOWN"*) echo "error: unknown warning option '-W$UNKNOWN'" >&2; exit 1;; esac
 case "$source" in *custom_kernel_"$BROKEN"\\(*)
     echo "warning: something else" >&2; echo "<stdin>:7:3: error: expected unqualified-id" >&2; exit 1;; esac
 """
 
 
 def compile_metal(
-    folder: Path, broken: str, program: str | None = XCRUN, required: tuple[str, ...] = ()
+    folder: Path, broken: str, program: str | None = XCRUN, required: tuple[str, ...] = (), unknown: str = "none"
 ) -> subprocess.CompletedProcess[str]:
     if program:
         (folder / "xcrun").write_text(program)
         (folder / "xcrun").chmod(0o755)
     env = os.environ | {"PATH": f"{folder}:/usr/bin:/bin" if program else str(folder), "BROKEN": broken}
+    env |= {"UNKNOWN": unknown}
     command = [sys.executable, str(ROOT / "scripts/compile_metal.py"), *required]
     return subprocess.run(command, env=env, capture_output=True, text=True)
 
@@ -112,9 +114,15 @@ def test_every_kernel_is_compiled_for_every_version_that_the_compiler_knows(tmp_
     done = compile_metal(tmp_path, "none")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert [line.split(":")[0] for line in lines] == ["metal3.1", "metal3.2", "metal4.0"]
-    assert re.fullmatch(r"metal3\.1: 18 kernels, \d{2,} sources", lines[0])
-    assert "not known to this compiler" in lines[2]
+    assert [line.split(":")[0] for line in lines] == ["metal3.1", "metal3.2", "metal4.0", "metal4.1"]
+    assert re.fullmatch(r"metal3\.1: 18 kernels, \d{2,} sources -Werror=metal-addr-spaces", lines[0])
+    assert all("not known to this compiler" in line for line in lines[2:])
+
+
+def test_a_warning_that_the_compiler_does_not_know_is_not_asked_for(tmp_path: Path) -> None:
+    done = compile_metal(tmp_path, "none", unknown="metal-addr-spaces")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"metal3\.1: 18 kernels, \d{2,} sources", done.stdout.splitlines()[0])
 
 
 def test_a_kernel_that_does_not_compile_is_named_and_the_others_go_on(tmp_path: Path) -> None:

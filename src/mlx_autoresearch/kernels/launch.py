@@ -24,6 +24,7 @@ from .alternatives import Language
 from .description import KernelFile, Launch, Sizes
 from .registry import kernel_folder
 from .source import load_kernel
+from .threads import open_size, smallest, threads_that_fit, too_many_threads
 
 Launched = tuple[str, Literal["metal", "cuda"], tuple[tuple[str, Any], ...]]  # name, language, sizes
 
@@ -84,6 +85,8 @@ def try_out(launched: Launched) -> None:
 
 def first_error(error: Exception) -> str:
     """One line of what MLX says of a kernel: the compiler's first error where there is one."""
+    if said := too_many_threads(str(error)):
+        return said
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return one_line(next((line for line in lines if re.search(r"\berror\b", line)), lines[0]), _LONGEST)
 
@@ -97,7 +100,7 @@ def _launcher(
     `folder` is part of the key: another one has other kernels by the same names.
     """
     file = _file(folder, name)
-    resolved = file.resolve(dict(sizes))
+    resolved = _sizes_on_metal(folder, name, dict(sizes)) if language == "metal" else file.resolve(dict(sizes))
     values = {given: constant(mx.array(value)) for given, value in file.values(resolved).items()}
     expected = {
         given: (file.input_shape(given, resolved), mlx_dtype(file.input_dtype(given, resolved)))
@@ -120,6 +123,38 @@ def _launcher(
     else:
         run = launches_on_gpu(file, language, resolved)[-1]
     return launch_with
+
+
+def _sizes_on_metal(folder: Path, name: str, sizes: dict[str, Any]) -> Sizes:
+    """The resolved sizes, with as many threads as the GPU takes."""
+    file = _file(folder, name)
+    threads = open_size(file)
+    if threads is None or threads in sizes:
+        return file.resolve(sizes)
+    small = tuple(sorted(smallest(file, sizes).items()))
+    return file.resolve({**sizes, threads: _threads_on_metal(folder, name, small)})
+
+
+@lru_cache(maxsize=1024)
+def _threads_on_metal(folder: Path, name: str, sizes: tuple[tuple[str, Any], ...]) -> int:
+    """How many threads a kernel may have. It is launched once to see, for each template that it is used with."""
+    file = _file(folder, name)
+
+    def run_once(resolved: Sizes) -> None:
+        mx.eval(launches_on_gpu(file, "metal", resolved)[-1](_zeros(file, resolved)))
+
+    return threads_that_fit(file, dict(sizes), run_once)
+
+
+def _zeros(file: KernelFile, resolved: Sizes) -> list[mx.array]:
+    """Inputs of the right shapes and dtypes, those that the YAML gives by value with their values."""
+    values = file.values(resolved)
+    return [
+        mx.array(values[given])
+        if given in values
+        else mx.zeros(file.input_shape(given, resolved), mlx_dtype(file.input_dtype(given, resolved)))
+        for given in file.description.inputs
+    ]
 
 
 @lru_cache
@@ -164,12 +199,13 @@ def mlx_dtype(name: str) -> mx.Dtype:
 def _built(kernel: Kernel, language: Literal["metal", "cuda"]) -> Callable[..., list[mx.array]]:
     """The kernel as MLX takes it, built once: MLX compiles it for every template it meets."""
     if language == "metal":
+        header, source = metal_text(kernel)
         return mx.fast.metal_kernel(
             kernel.name,
             input_names=list(kernel.input_names),
             output_names=list(kernel.output_names),
-            source=kernel.source,
-            header=kernel.header,
+            source=source,
+            header=header,
             atomic_outputs=kernel.atomic_outputs,
         )  # type: ignore[return-value]
     from .cuda import translate
@@ -196,6 +232,17 @@ def _cuda(kernel: Kernel, source: str, header: str, shared_memory: int = 0) -> C
         header=header,
         shared_memory=shared_memory,
     )  # type: ignore[return-value]
+
+
+def metal_text(kernel: Kernel) -> tuple[str, str]:
+    """Header and body as MLX gets them, so that errors of Apple's compiler name the kernel's own files and lines.
+
+    MLX writes them behind one another, with a signature between, and the header behind a preamble of its own.
+    """
+    return (
+        f'\n#line {kernel.header_line} "{kernel.header_file}"\n{kernel.header}\n#line 1 "signature of {kernel.name}"\n',
+        f'#line {kernel.source_line} "{kernel.source_file}"\n{kernel.source}',
+    )
 
 
 def _simulate(file: KernelFile, call: Launch, arrays: list[mx.array]) -> list[mx.array]:

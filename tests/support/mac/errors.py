@@ -1,4 +1,4 @@
-"""What MLX raises on a Mac, all of it RuntimeError; texts from mlx/backend/metal/device.cpp and reports to MLX."""
+"""What MLX raises on a Mac, as RuntimeError but for the last; texts from its Metal backend and from reports to MLX."""
 
 from __future__ import annotations
 
@@ -16,3 +16,8 @@ PAGE_FAULT = _FAILED + "Caused GPU Address Fault Error (0000000b:kIOGPUCommandBu
 COMPILE = (
     "[metal::Device] Unable to build metal library from source\nprogram_source:29:10: error: expected unqualified-id\n"
 )
+
+
+def too_many_threads(threads: int, most: int) -> str:
+    """A ValueError, when a kernel is evaluated."""
+    return f"Thread group size ({threads}) is greater than  the maximum allowed threads per threadgroup ({most})."
