@@ -70,8 +70,8 @@ void msl_simdgroup_barrier(int flags, MslSite);
 void msl_collective(int width, void* payload, int bytes, int whole, MslCombine, const char* what, MslSite);
 // Notes that this lane does a simdgroup operation that needs no exchange, but every lane (a matrix load or store).
 void msl_uniform(const char* what, MslSite);
-// A fast:: function got an argument for which Metal promises no result.
-void msl_not_promised(float argument, const char* what, MslSite);
+// A fast:: function has this argument; Metal promises a result unless it is NaN or, but for `of_infinities`, infinite.
+void msl_fast_argument(float argument, int of_infinities, const char* what, MslSite);
 void msl_inactive_lane(int lane, const char* what, MslSite);
 msl_u32 msl_lane();
 void msl_atomic(void* address, int bytes, int kind, MslSite);

@@ -112,7 +112,8 @@ void __ubsan_handle_builtin_unreachable(SourceLocation* location) {
   report_at("undefined-arithmetic", site_of(location), Fatal::kYes, "a place is reached that was declared unreachable");
 }
 
-void msl_not_promised(float argument, const char* what, MslSite site) {
-  report_at("fast-math", site, Fatal::kNo, "%s of %g", what, static_cast<double>(argument));
+void msl_fast_argument(float argument, int of_infinities, const char* what, MslSite site) {
+  if (argument != argument || (!of_infinities && argument - argument != 0))
+    report_at("fast-math", site, Fatal::kNo, "%s of %g", what, static_cast<double>(argument));
 }
 }

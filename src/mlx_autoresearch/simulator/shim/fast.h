@@ -9,8 +9,7 @@ namespace metal {
 namespace detail {
 template <class A> MSL_INLINED void promised(const A& a, bool of_infinities, const char* name, MslSite site) {
   if constexpr (operand<A>::n == 1) {
-    const float x = float(a);
-    if (isnan(x) || (of_infinities ? false : isinf(x))) msl_not_promised(x, name, site);
+    msl_fast_argument(float(a), of_infinities, name, site);
   } else {
     for (int i = 0; i < operand<A>::n; i++) promised(a.v[i], of_infinities, name, site);
   }
