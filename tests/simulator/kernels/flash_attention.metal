@@ -78,7 +78,7 @@ for (int k0 = k_begin; k0 < k_end; k0 += BK) {
     for (int e = 0; e < 2; e++) {
       const int key = k0 + n * 8 + column + e;
       const bool visible = key <= query && (window < 0 || key >= query - window);
-      const float s = visible ? S[n].thread_elements()[e] * scale_log2 : -INFINITY;
+      const float s = visible ? S[n].thread_elements()[e] * scale_log2 : -1e30f;
       S[n].thread_elements()[e] = s;
       m_new = max(m_new, s);
     }
