@@ -17,14 +17,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from mlx_autoresearch.kernels.description import KernelFile
+from mlx_autoresearch.kernels.mutation.operators import Text
+from mlx_autoresearch.kernels.mutation.sites import Scope, Site, bare, sites
+from mlx_autoresearch.kernels.mutation.statements import parse
+from mlx_autoresearch.kernels.mutation.syntax import Node
+from mlx_autoresearch.kernels.mutation.tokens import blank
 from mlx_autoresearch.kernels.registry import find_kernel, kernel_names
 from mlx_autoresearch.kernels.verify import SEEDS, run_case
-from mlx_autoresearch.simulator.translation import blank_comments, place
+from mlx_autoresearch.simulator.translation import place
 
-_BARRIER = re.compile(r"\b(?:threadgroup|simdgroup)_barrier\([^;]*\);")
-_IF = re.compile(r"\bif\s*(?:constexpr\s*)?\(")
-_BOOL = re.compile(r"\bbool\s+\w+\s*=\s*(?=[^=])")
-_CLAMP = re.compile(r"(?<![\w:])(?:metal::)?(?:min|max)\(")
 _INTEGERS = re.compile(r"\b(?:int|uint|long|ulong|for)\b")
 
 
@@ -62,121 +63,53 @@ def deletions(file: KernelFile) -> list[Deletion]:
     kernel = file.kernel
     starts = {"header": (kernel.header_file, kernel.header_line), "source": (kernel.source_file, kernel.source_line)}
     for part, start in starts.items():
-        text = getattr(kernel, part)
-        blank = _blank_cuda(blank_comments(text))
-        for begin, end, kept in sorted(set(_edits(blank))):
-            edited = replace(kernel, **{part: text[:begin] + kept + text[end:]})
-            was = " ".join(blank[begin:end].split())
-            found.append(Deletion(file, replace(file, kernel=edited), place(blank, begin, *start), was, kept))
+        whole = getattr(kernel, part)
+        text = Text(blank(whole))
+        tree, _ = parse(text.whole, set(), {*kernel.input_names, *kernel.output_names})
+        edits = {edit for site in sites(tree, Scope()) for edit in _edits(site, text)}
+        for begin, end, kept in sorted(edits):
+            edited = replace(kernel, **{part: whole[:begin] + kept + whole[end:]})
+            was = " ".join(text.whole[begin:end].split())
+            found.append(Deletion(file, replace(file, kernel=edited), place(text.whole, begin, *start), was, kept))
     return found
 
 
-def _blank_cuda(text: str) -> str:
-    """The text without what only CUDA compiles, every line where it was."""
-    lines, hidden = text.split("\n"), False
-    for i, line in enumerate(lines):
-        directive = line.strip()
-        if directive.startswith(("#ifdef MSL_CUDA", "#ifdef MSL_TENSOR_CORES")):
-            hidden = True
-        elif directive.startswith(("#else", "#endif")):
-            hidden = False
-        elif hidden:
-            lines[i] = " " * len(line)
-    return "\n".join(lines)
-
-
-def _edits(text: str) -> Iterator[tuple[int, int, str]]:
+def _edits(site: Site, text: Text) -> Iterator[tuple[int, int, str]]:
     """(begin, end, what takes its place)."""
-    for match in _BARRIER.finditer(text):
-        yield match.start(), match.end(), ";"
-    for begin, end in _conditions(text):
-        yield from _terms(text, begin, end)
-    for match in _CLAMP.finditer(text):
-        line = text[text.rfind("\n", 0, match.start()) + 1 : match.end()]
+    node, parent = site.node, site.parent
+    if node.kind == "expression" and "_barrier(" in text(node):
+        yield node.begin, node.end, ";"
+    is_condition = parent.kind in ("if", "conditional") and node is parent.parts[0]
+    if is_condition or (parent.kind == "initialiser" and bare(site.inside[2].op) == "bool"):
+        yield from _terms(node, text)
+    if node.kind == "call" and node.op.removeprefix("metal::") in ("min", "max"):
+        line = text.whole[text.whole.rfind("\n", 0, node.begin) + 1 : node.begin]
         if _INTEGERS.search(line) and "float" not in line:
-            close = _closing(text, match.end() - 1)
-            for begin, end in _split(text, match.end(), close, ","):
-                yield match.start(), close + 1, f"({text[begin:end].strip()})"
+            for argument in node.parts[1:]:
+                yield node.begin, node.end, f"({text(argument)})"
 
 
-def _conditions(text: str) -> Iterator[tuple[int, int]]:
-    for match in _IF.finditer(text):
-        yield match.end(), _closing(text, match.end() - 1)
-    for match in _BOOL.finditer(text):
-        yield match.end(), text.index(";", match.end())
-    for match in re.finditer(r"\?", text):
-        yield _start_of_condition(text, match.start()), match.start()
-
-
-def _terms(text: str, begin: int, end: int) -> Iterator[tuple[int, int, str]]:
+def _terms(node: Node, text: Text, alone: bool = True) -> Iterator[tuple[int, int, str]]:
     """The condition without each of its conjuncts, and without each alternative inside them."""
-    begin, end = _stripped(text, begin, end)
-    terms = _split(text, begin, end, "&&")
-    if len(terms) > 1:
-        for i in range(len(terms)):
-            rest = [text[b:e].strip() for j, (b, e) in enumerate(terms) if j != i]
-            yield begin, end, " && ".join(rest)
-            yield from _terms(text, *terms[i])
-        return
-    alternatives = _split(text, begin, end, "||")
-    if len(alternatives) > 1:
-        for i in range(len(alternatives)):
-            rest = [text[b:e].strip() for j, (b, e) in enumerate(alternatives) if j != i]
-            yield begin, end, " || ".join(rest)
-        return
-    before = text[:begin].rstrip()
-    inside_a_conjunction = before.endswith("&&") or text[end:].lstrip().startswith("&&")
-    if not inside_a_conjunction:
-        yield begin, end, "true"
+    while node.kind == "parentheses":
+        node = node.parts[0]
+    for operator in ("&&", "||"):
+        terms = _operands(node, operator)
+        if len(terms) > 1:
+            for term in terms:
+                rest = f" {operator} ".join(text(other) for other in terms if other is not term)
+                yield node.begin, node.end, rest
+                if operator == "&&":
+                    yield from _terms(term, text, alone=False)
+            return
+    if alone:
+        yield node.begin, node.end, "true"
 
 
-def _stripped(text: str, begin: int, end: int) -> tuple[int, int]:
-    """Without spaces, and without parentheses round the whole."""
-    while True:
-        while text[begin].isspace():
-            begin += 1
-        while text[end - 1].isspace():
-            end -= 1
-        if text[begin] == "(" and _closing(text, begin) == end - 1:
-            begin, end = begin + 1, end - 1
-        else:
-            return begin, end
-
-
-def _closing(text: str, opening: int) -> int:
-    depth = 0
-    for i in range(opening, len(text)):
-        depth += (text[i] in "([{") - (text[i] in ")]}")
-        if depth == 0:
-            return i
-    raise ValueError("unbalanced")
-
-
-def _split(text: str, begin: int, end: int, separator: str) -> list[tuple[int, int]]:
-    """The parts between separators that stand in no parentheses."""
-    parts, depth, start, i = [], 0, begin, begin
-    while i < end:
-        depth += (text[i] in "([{") - (text[i] in ")]}")
-        if depth == 0 and text.startswith(separator, i):
-            parts.append((start, i))
-            i += len(separator)
-            start = i
-        else:
-            i += 1
-    return [*parts, (start, end)]
-
-
-def _start_of_condition(text: str, end: int) -> int:
-    """Where the condition of a `?` begins: after the `=`, `(`, `,`, `;`, `:` or `return` that precedes it."""
-    depth = 0
-    for i in range(end - 1, -1, -1):
-        depth += (text[i] in ")]}") - (text[i] in "([{")
-        alone = text[i] == "=" and text[i - 1] not in "=<>!" and text[i + 1] != "="
-        if depth < 0 or (depth == 0 and (text[i] in ",;:{}?" or alone)):
-            return i + 1
-        if depth == 0 and text.startswith("return ", i):
-            return i + 7
-    raise ValueError("no beginning")
+def _operands(node: Node, operator: str) -> list[Node]:
+    if node.kind == "binary" and node.op == operator:
+        return [term for part in node.parts for term in _operands(part, operator)]
+    return [node]
 
 
 def row(deletion: Deletion) -> str:

@@ -49,6 +49,35 @@ def test_resolves_a_call(folder: Path) -> None:
     assert np.array_equal(x, file.call(file.resolve({"n": 10, "dtype": "bfloat16"}), seed=1).inputs["x"][1])
 
 
+def test_inputs_are_scaled_shifted_and_masked_by_the_sizes_of_a_case(folder: Path) -> None:
+    text = GOOD.replace("shape: [n, m], ", "shape: [n, m], scale: spread, offset: 2 * spread, masked: gaps, ")
+    (folder / "mine.yaml").write_text(
+        text.replace("dtype: float32}\nderived", "dtype: float32, spread: 1, gaps: 0}\nderived")
+    )
+    file = load_kernel(folder / "mine.metal")
+    plain, far, masked = (
+        file.call(file.resolve({"n": 100, **sizes})).inputs["x"][1]
+        for sizes in ({}, {"spread": 50}, {"spread": 50, "gaps": 0.8})
+    )
+    np.testing.assert_allclose(far, 50 * plain, rtol=1e-6)
+    assert np.isfinite(far).all()
+    assert abs(far.mean() - 100) < 5
+    assert abs(np.isneginf(masked).mean() - 0.8) < 0.02
+    np.testing.assert_array_equal(masked[np.isfinite(masked)], far[np.isfinite(masked)])
+
+
+def test_a_tolerance_is_for_all_dtypes_for_one_or_for_an_output(folder: Path) -> None:
+    def tolerance(kernel: str, output: str = "", dtype: str = "float16") -> float:
+        text = GOOD.replace("y: {dtype: float32, shape: [n]", f"y: {{dtype: float32, shape: [n]{output}") + kernel
+        (folder / "mine.yaml").write_text(text)
+        return load_kernel(folder / "mine.metal").tolerance("y", dtype)
+
+    assert tolerance("tolerance: 2.0e-6") == 2e-6
+    assert tolerance("tolerance: {float16: 3.0e-6}") == 3e-6
+    assert tolerance("tolerance: {float16: 3.0e-6}", dtype="bfloat16") == 8e-3
+    assert tolerance("tolerance: 2.0e-6", ", tolerance: 0") == 0
+
+
 def test_draws_random_sizes_from_ranges_and_lists(folder: Path) -> None:
     file = load_kernel(folder / "mine.yaml")
     drawn = [file.random_sizes(random.Random(seed)) for seed in range(20)]

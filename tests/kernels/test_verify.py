@@ -12,7 +12,17 @@ import pytest
 from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.kernels.description import KernelFile
 from mlx_autoresearch.kernels.registry import find_kernel
-from mlx_autoresearch.kernels.verify import EXHAUSTIVE_CASES, SEEDS, cases, compare, run_case, verify, verify_on_gpu
+from mlx_autoresearch.kernels.verify import (
+    EXHAUSTIVE_CASES,
+    SEEDS,
+    cases,
+    compare,
+    half_a_unit,
+    rounded,
+    run_case,
+    verify,
+    verify_on_gpu,
+)
 from mlx_autoresearch.machine import device
 from mlx_autoresearch.simulator import find_compiler
 from tests.support.compiler_paths import needs_compiler
@@ -91,3 +101,29 @@ def test_a_gpu_is_refused_in_one_line_where_there_is_none(language: Literal["met
     with pytest.raises(UserError, match=f"no {language.capitalize()} device") as raised:
         verify_on_gpu(find_kernel(ROPE), language)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_rounding_to_the_outputs_dtype_is_no_error_and_rounding_twice_is_one(dtype: str) -> None:
+    exact = np.random.default_rng(0).standard_normal(10_000) * 2.0 ** np.arange(-30, 10).repeat(250)
+    once = rounded(dtype, exact)
+    assert (np.abs(once - exact) <= half_a_unit(dtype, exact)).all()
+    assert (np.abs(once - exact) > 0.99 * half_a_unit(dtype, exact)).any()
+    other = rounded("bfloat16" if dtype == "float16" else "float16", exact)
+    twice = rounded(dtype, other)
+    assert (np.abs(twice - exact) > half_a_unit(dtype, exact)).any()
+    assert np.isinf(rounded("float16", np.array([1e5]))).all()
+
+
+def test_an_output_rounded_once_is_within_any_tolerance_and_a_16_bit_sum_is_not() -> None:
+    file = find_kernel(ROPE)
+    call = file.call(file.resolve({"T": 1, "H": 1, "D": 2, "dtype": "float16"}))
+    file = replace(
+        file,
+        definition=lambda x, base: {"y": np.full((1, 1, 1, 2), 1 + 2.0**-11)},
+        description=file.description.model_copy(update={"tolerance": 1e-9}),
+    )
+    exact = [np.ones((1, 1, 1, 2)), np.array([1e4])]
+    for output, expected in ((1.0, 0), (1 + 2.0**-10, 0), (1 - 2.0**-11, 1)):
+        findings, _ = compare(file, call, [mx.full((1, 1, 1, 2), output, mx.float16)], exact)
+        assert len(findings) == expected

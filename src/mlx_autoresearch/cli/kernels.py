@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -36,6 +38,25 @@ def verify(
     """Lint, simulate with every access checked, and compare with the float64 definition. Exit code 1 on any finding."""
     failed = _verify(names or [], [_sizes(text) for text in shape or []], seed, exhaustive, on, compiler)
     raise typer.Exit(1 if failed else 0)
+
+
+@kernels.command()
+def mutate(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Our kernels by name, or .metal files. Default: all ours.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="Mutants of each kernel, spread over its lines.")] = 40,
+    every: Annotated[bool, typer.Option("--all", help="All mutants: up to 7,000 of a kernel.")] = False,
+    seed: Annotated[int, typer.Option(help="Another seed draws other mutants.")] = 0,
+    explained: Annotated[
+        Path | None, typer.Option(help="YAML list of survivors with reasons: they do not count.", dir_okay=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    compiler: Annotated[str | None, typer.Option(help="C++ compiler to use. Default: the best one found.")] = None,
+) -> None:
+    """Try small, wrong versions of a kernel: does `verify` find each? Exit code 1 if one survives."""
+    survived = _mutate(names or [], None if every else count, seed, explained, as_json, compiler)
+    raise typer.Exit(1 if survived else 0)
 
 
 _Settings = Annotated[
@@ -104,6 +125,30 @@ def _verify(
             reports.append(verify(file, shapes, seeds or SEEDS, exhaustive, compiler))
     _show(reports, where)
     return any(report.findings for report in reports)
+
+
+def _mutate(
+    names: list[str], count: int | None, seed: int, explained: Path | None, as_json: bool, compiler: str | None
+) -> bool:
+    from mlx_autoresearch.machine.blas import require_mlx
+
+    require_mlx()
+    from mlx_autoresearch.kernels.mutation.report import mutation_test, read_explanations
+    from mlx_autoresearch.kernels.registry import find_kernel, kernel_names
+
+    explanations = read_explanations(explained) if explained else []
+    files = [find_kernel(name) for name in names or kernel_names()]
+    reports = []
+    for file in files:
+        reports.append(mutation_test(file, count, seed, explanations, compiler))
+        if not as_json:
+            typer.echo(reports[-1].text())
+    if as_json:
+        typer.echo(json.dumps([report.data() for report in reports], indent=2))
+    else:
+        found, total = (sum(report.counts[what] for report in reports) for what in ("found", "mutants"))
+        typer.echo(f"{found} of {total} mutants found ({found / max(total, 1):.1%})")
+    return any(report.survivors for report in reports)
 
 
 def _show(reports: list[KernelReport], where: str) -> None:

@@ -35,6 +35,8 @@ class InputDescription(_Strict):
     value: list[Expression] | None = None
     values: Literal["normal", "uniform", "symmetric", "ascending"] = "normal"
     scale: Expression = 1
+    offset: Expression = 0  # added to what was scaled
+    masked: Expression = 0  # so much of it, from 0 to 1, is -inf
     low: int = 0  # of integers, which "ascending" sorts
     high: Expression = 100
     min_elements: int = 0  # 8: the caller guarantees that MLX passes it as `device`
@@ -45,6 +47,7 @@ class OutputDescription(_Strict):
 
     dtype: str
     shape: list[Expression]
+    tolerance: float | None = None  # its own, instead of the kernel's
 
 
 class NativeDescription(_Strict):
@@ -72,7 +75,7 @@ class Description(_Strict):
     defaults: Sizes = {}
     derived: dict[str, Expression] = {}
     random: dict[str, Any] = {}
-    tolerance: dict[str, float] = {}
+    tolerance: float | dict[str, float] = {}
     init_value: float | None = None
     atomic_outputs: bool = False
     definition: str | None = None
@@ -109,7 +112,8 @@ class Call(Launch):
 
 _MOST_ELEMENTS = 2**28  # of an array that is drawn: 2 GiB in float64
 
-# Error allowed against the float64 definition, relative to 1 + |value|, unless the YAML says otherwise.
+# Error allowed against the float64 definition, beyond rounding to the dtype and relative to 1 + |value|, unless the
+# YAML says otherwise.
 _TOLERANCE = {"float32": 1e-5, "float16": 1e-3, "bfloat16": 8e-3}
 
 
@@ -225,9 +229,12 @@ class KernelFile:
         ordered = {name: (self.input_dtype(name, sizes), inputs[name]) for name in self.description.inputs}
         return Call(**vars(self.launch(sizes)), inputs=ordered)
 
-    def tolerance(self, dtype: str) -> float:
-        """The error allowed in outputs of this dtype, relative to 1 + |value|."""
-        return self.description.tolerance.get(dtype, _TOLERANCE.get(dtype, 0.0))
+    def tolerance(self, output: str, dtype: str) -> float:
+        """The error allowed in an output that has this dtype, beyond rounding to it and relative to 1 + |value|."""
+        own, given = self.description.outputs[output].tolerance, self.description.tolerance
+        if own is not None:
+            return own
+        return given.get(dtype, _TOLERANCE.get(dtype, 0.0)) if isinstance(given, dict) else given
 
 
 def _integers(what: str, expressions: list[Expression], sizes: Sizes, least: int = 0) -> tuple[int, ...]:
@@ -256,4 +263,6 @@ def _random(
     values = source.random(shape) if given.values == "uniform" else source.standard_normal(shape)
     if given.values == "symmetric":
         values = (values + values.swapaxes(-1, -2)) / 2
-    return (values * evaluate(given.scale, sizes)).astype(np.float32)
+    values = values * evaluate(given.scale, sizes) + evaluate(given.offset, sizes)
+    masked = evaluate(given.masked, sizes)
+    return (np.where(source.random(shape) < masked, -np.inf, values) if masked else values).astype(np.float32)

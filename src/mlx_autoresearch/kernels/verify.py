@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import mlx.core as mx
@@ -59,6 +60,26 @@ class KernelReport:
         return max((case.error for case in self.cases), default=0.0)
 
 
+_PRECISION = {"float16": (11, -24), "bfloat16": (8, -133)}  # binary digits, and the exponent of the smallest number
+
+
+def half_a_unit(dtype: str, values: np.ndarray) -> np.ndarray:
+    """How much rounding to a 16-bit dtype may change each value at most: half of its last digit; 0 of other dtypes."""
+    if dtype not in _PRECISION:
+        return np.zeros_like(values)
+    digits, least = _PRECISION[dtype]
+    _, exponents = np.frexp(values)  # |value| lies in [2^(e - 1), 2^e)
+    return np.ldexp(0.5, np.maximum(exponents - digits, least))
+
+
+def rounded(dtype: str, values: np.ndarray) -> np.ndarray:
+    """Float64 values rounded to a 16-bit dtype, in which they may be infinite; as they are for other dtypes."""
+    with np.errstate(over="ignore"):
+        if dtype == "bfloat16":
+            return widen_bfloat16(round_to_bfloat16(values.astype(np.float32))).astype(np.float64)
+        return values.astype(np.float16).astype(np.float64) if dtype == "float16" else values
+
+
 def _as_given(dtype: str, array: np.ndarray) -> tuple[Any, np.ndarray]:
     """The input as an mx array of its dtype, and the same values in float64 (or as integers)."""
     if dtype == "bfloat16":
@@ -77,7 +98,8 @@ def compare(
 ) -> tuple[list[Finding], float]:
     """Outputs against their definition: findings, and the largest error in units of the tolerance.
 
-    The error is relative to 1 + |value|; infinities must be equal, and NaN is always wrong.
+    The error is what is left beyond rounding to the output's dtype, relative to 1 + |value|. Infinities must be equal,
+    and NaN is always wrong.
     """
     definition = _defined(file, call, exact)
     findings, worst = [], 0.0
@@ -86,10 +108,11 @@ def compare(
             continue
         expected, got = definition[name], _as_float64(output)
         with np.errstate(invalid="ignore"):
-            error = np.where(got == expected, 0.0, np.abs(got - expected) / (1 + np.abs(expected)))
+            beyond = np.maximum(np.abs(got - expected) - half_a_unit(dtype, expected), 0.0)
+            error = np.where(got == rounded(dtype, expected), 0.0, beyond / (1 + np.abs(expected)))
         error = np.nan_to_num(error, nan=np.inf)
         largest = float(error.max(initial=0.0))
-        tolerance = file.tolerance(dtype)
+        tolerance = file.tolerance(name, dtype)
         worst = max(worst, largest / tolerance if tolerance else largest and np.inf)
         if largest > tolerance:
             place = np.unravel_index(int(error.argmax()), error.shape)
@@ -135,8 +158,12 @@ def run_case(
     checked: bool = True,
     seconds: float = 60.0,
     compiler: str | None = None,
+    folder: Path | None = None,
 ) -> CaseReport:
-    """One launch in the simulator. `sizes` need not be resolved; `seed` orders the threads and draws the inputs."""
+    """One launch in the simulator. `sizes` need not be resolved; `seed` orders the threads and draws the inputs.
+
+    The compiled kernel is put into the cache, or into `folder`.
+    """
     started = time.perf_counter()
     resolved = file.resolve(sizes)
     call = file.call(resolved, seed)
@@ -155,6 +182,7 @@ def run_case(
         static_pass=False,  # lint_kernel does it once, for all sizes
         seconds=seconds,
         compiler=compiler,
+        folder=folder,
     )
     findings, error = simulation.findings, 0.0
     if not findings:

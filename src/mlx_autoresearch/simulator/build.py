@@ -193,12 +193,18 @@ def _compile(command: list[str], source: str, target: Path, link: list[str]) -> 
         return done.stderr
 
 
-def build_kernel(source: str, name: str, compiler: Compiler, checked: bool) -> tuple[Path | None, list[Diagnostic]]:
-    """The compiled kernel (None if the compiler rejects it) and what the compiler said."""
+def build_kernel(
+    source: str, name: str, compiler: Compiler, checked: bool, folder: Path | None = None
+) -> tuple[Path | None, list[Diagnostic]]:
+    """The compiled kernel (None if the compiler rejects it) and what the compiler said.
+
+    It is kept in the cache, or in `folder`.
+    """
     flags = kernel_flags(compiler, checked)
     parts = [source, compiler.path, compiler.banner, *flags, _hash_folder(SHIM), (RUNTIME / "abi.h").read_text()]
     key = _key(*parts, "" if checked else _processor())
-    target, said = _place(f"{name}-{key}.so", f"{name}-{key}.json")
+    names = f"{name}-{key}.so", f"{name}-{key}.json"
+    target, said = [folder / file for file in names] if folder else _place(*names)
     with _building[target]:
         return _build_once(target, said, [compiler.path, *flags, f"-I{SHIM}"], source, compiler)
 
@@ -216,6 +222,19 @@ def _build_once(
         return None, diagnostics
     _save(said, diagnostics)
     return target, diagnostics
+
+
+def machine_code(source: str, compiler: Compiler) -> bytes:
+    """What the optimiser makes of a kernel without checks, as an object file without lines; empty if it is rejected.
+
+    Two sources with the same code compute the same.
+    """
+    flags = [*kernel_flags(compiler, checked=False), "-g0", "-w", f"-I{SHIM}", "-x", "c++"]
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "kernel.o"
+        command = [compiler.path, *flags, "-c", "-", "-o", str(target)]
+        subprocess.run(command, input=source, capture_output=True, text=True, check=False, env=_environment())
+        return target.read_bytes() if target.exists() else b""
 
 
 def build_runtime(compiler: Compiler, portable_fibers: bool = False) -> Path:

@@ -114,6 +114,7 @@ def run(
     allow_unwritten: bool = False,
     seconds: float = 60.0,
     compiler: str | None = None,
+    folder: Path | None = None,
 ) -> Simulation:
     """As `simulate`, but returns what was found instead of raising.
 
@@ -131,6 +132,7 @@ def run(
         allow_unwritten: outputs need not be written everywhere.
         seconds: after this long the kernel is taken to be in an endless loop.
         compiler: path of the compiler to use; default: the best one found.
+        folder: where the compiled kernel is put; default: the cache.
     """
     for what, given, names in (
         ("inputs", inputs, kernel.input_names),
@@ -164,7 +166,7 @@ def run(
     source = runnable_source(kernel, make_signature(kernel, given, output_dtypes, template))
     if verbose:
         print(source)
-    library, said = build_kernel(source, kernel.name, chosen, checked)
+    library, said = build_kernel(source, kernel.name, chosen, checked, folder)
     findings += _diagnosed(said, kernel)
     if library is None:
         return Simulation([], merge(findings))

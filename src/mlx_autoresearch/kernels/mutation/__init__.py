@@ -1,0 +1,1 @@
+"""Small, wrong versions of a kernel, and which of them `kernels verify` does not notice."""
