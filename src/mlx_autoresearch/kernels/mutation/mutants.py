@@ -97,7 +97,7 @@ def _changes(site: Site, text: Text, file: KernelFile, given: dict[str, list]) -
             if name in _BASES and site.node.kind != "number" and site.runs:
                 bases.append(now)
     if bases:
-        chosen = random.Random(f"{file.name} {site.node.begin} {text(site.node)}")
+        chosen = random.Random(f"{file.name} {text(site.node)}")
         for guard in _guards(site.scope, file, given):
             yield ONE_CASE, f"({guard} ? ({chosen.choice(bases)}) : ({text(site.node)}))"
 
