@@ -39,6 +39,11 @@ class Text:
 Operator = Callable[[Site, Text], Iterator[str]]
 
 
+def _is_extent(site: Site) -> bool:
+    """Whether it is part of an array's length: a longer one changes nothing."""
+    return any(node.kind == "extent" for node in site.inside)
+
+
 def swap_operands(site: Site, text: Text) -> Iterator[str]:
     """a - b becomes b - a; of / % << >> and comparisons too."""
     node = site.node
@@ -50,7 +55,7 @@ def swap_operands(site: Site, text: Text) -> Iterator[str]:
 def arithmetic(site: Site, text: Text) -> Iterator[str]:
     """a + b becomes a - b, and so on."""
     node = site.node
-    if node.kind == "binary" and node.op in _OTHER:
+    if node.kind == "binary" and node.op in _OTHER and not (_is_extent(site) and node.op in ("/", "-", "%", ">>")):
         yield f"{text(node.parts[0])} {_OTHER[node.op]} {text.operand(node.parts[1])}"
     if node.kind == "assign" and node.op[:-1] in _OTHER:
         yield f"{text(node.parts[0])} {_OTHER[node.op[:-1]]}= {text(node.parts[1])}"
@@ -78,7 +83,7 @@ def constant(site: Site, text: Text) -> Iterator[str]:
     if digits.isdigit() and suffix.lower() in ("", "u", "l", "ul"):
         value = int(digits)
         for other in dict.fromkeys((value + 1, abs(value - 1), 2 * value)):
-            if other != value:
+            if other != value and not (_is_extent(site) and other > value):
                 yield f"{other}{suffix}"
     elif float(digits) == 0:
         yield "1.0f"
@@ -91,7 +96,8 @@ def drop_term(site: Site, text: Text) -> Iterator[str]:
     """a + b and a * b become a and b; a - b and a / b become a."""
     node = site.node
     if node.kind == "binary" and node.op in ("+", "-", "*", "/", "%", "&&", "||", "<<", ">>"):
-        yield text(node.parts[0])
+        if not (_is_extent(site) and node.op in ("/", "-", "%", ">>")):
+            yield text(node.parts[0])
         if node.op in ("+", "*", "&&", "||"):
             yield text(node.parts[1])
     if node.kind == "conditional":
@@ -106,12 +112,14 @@ def _is_value(site: Site) -> bool:
         return len(site.inside) > 2 and site.inside[2].op.split()[-1] in (*_FLOATS, *site.scope.types)
     if parent.kind == "return":
         return True
-    if parent.kind != "assign" or node is not parent.parts[1]:
-        return False
-    target = parent.parts[0]
-    while target.kind in ("index", "member", "call", "parentheses", "unary"):
-        target = target.parts[0]
-    return not is_integer(site.scope.type_of(target.op))
+    return parent.kind == "assign" and node is parent.parts[1] and not is_integer(_type_of(parent.parts[0], site))
+
+
+def _type_of(node: Node, site: Site) -> str:
+    """The type of the variable that an element, a member or the like is of; empty if unknown."""
+    while node.kind in ("index", "member", "call", "parentheses", "unary"):
+        node = node.parts[0]
+    return site.scope.type_of(node.op)
 
 
 def sign(site: Site, text: Text) -> Iterator[str]:
@@ -125,8 +133,10 @@ def sign(site: Site, text: Text) -> Iterator[str]:
 def rounding(site: Site, text: Text) -> Iterator[str]:
     """What is assigned, or returned, is rounded to a shorter type first."""
     if _is_value(site) and site.node.kind != "number" and site.node.op not in (*_FLOATS, *site.scope.types):
+        given = _type_of(site.node, site)
         for short in (*site.scope.types, "half"):
-            yield f"float({short}({text(site.node)}))"
+            if not re.search(rf"\b{short}\b", given):  # it is of this type
+                yield f"float({short}({text(site.node)}))"
 
 
 def cast(site: Site, text: Text) -> Iterator[str]:
