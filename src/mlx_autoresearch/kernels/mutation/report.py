@@ -34,9 +34,9 @@ class Explanation(BaseModel):
 
     def explains(self, mutant: Mutant) -> bool:
         """Whether it is about this mutant."""
-        was, now = mutant.change
-        same = (_words(mutant.line), was) == (_words(self.line), self.was)
-        return same and now in self.now and fnmatchcase(mutant.file.name, self.kernel)
+        if not fnmatchcase(mutant.file.name, self.kernel) or mutant.change[0] != self.was:
+            return False
+        return mutant.change[1] in self.now and _words(mutant.line) == _words(self.line)
 
 
 def _words(text: str) -> str:
