@@ -81,7 +81,8 @@ def test_explained_survivors_are_mutants_of_today() -> None:
     every = [mutant for name in kernel_names() for mutant in mutants(find_kernel(name))[0]]
     for given in explanations:
         matching = {mutant.change[1] for mutant in every if given.explains(mutant)}
-        assert matching == set(given.now), f"{given.line}: not today's: {set(given.now) - matching}"
+        assert matching, given.line
+        assert "*" in given.now or matching == set(given.now), f"{given.line}: not today's: {set(given.now) - matching}"
         assert len(given.reason) > 20
     shared = sum(given.explains(mutant) for given in explanations for mutant in every)
     assert shared / len(every) < 0.05

@@ -38,6 +38,7 @@ def test_survivors_are_shown_with_their_place_on_one_line_if_it_fits(tmp_path: P
 
 def test_an_explanation_is_about_a_kernel_a_line_and_an_edit(tmp_path: Path) -> None:
     right = {"kernel": "t?y", "line": "sum +=  float(x[row * n + i]);", "was": "row * n", "now": ["n", "row"]}
+    assert report(tmp_path, Explanation(**{**right, "was": "*", "now": ["*"]}, reason="all")).counts["explained"] == 2
     for changed in ({}, {"kernel": "top"}, {"line": "sum = 0;"}, {"was": "row"}, {"now": ["n"]}):
         given = Explanation(**{**right, **changed, "reason": "row is 0"})
         told = report(tmp_path, given)

@@ -18,11 +18,14 @@ from mlx_autoresearch.kernels.description import KernelFile
 from .mutants import Mutant, mutants, sample
 from .running import Outcome, run_mutants
 
-_WIDTH = 80
+_WIDTH, _ANY = 80, "*"
 
 
 class Explanation(BaseModel):
-    """Why a mutant may survive: of the kernels that match `kernel`, with `line`, where `was` becomes one of `now`."""
+    """Why a mutant may survive: of the kernels that match `kernel`, on `line`, where `was` becomes one of `now`.
+
+    A star stands for anything that was, or is now, on the line.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -34,9 +37,10 @@ class Explanation(BaseModel):
 
     def explains(self, mutant: Mutant) -> bool:
         """Whether it is about this mutant."""
-        if not fnmatchcase(mutant.file.name, self.kernel) or mutant.change[0] != self.was:
+        was, now = mutant.change
+        if not fnmatchcase(mutant.file.name, self.kernel) or self.was not in (was, _ANY):
             return False
-        return mutant.change[1] in self.now and _words(mutant.line) == _words(self.line)
+        return not {now, _ANY}.isdisjoint(self.now) and _words(mutant.line) == _words(self.line)
 
 
 def _words(text: str) -> str:
