@@ -55,7 +55,7 @@ def losses(kernels: str, dtype: str) -> np.ndarray:
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_the_loss_curve_is_that_of_composed_mlx(implementation, monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
     # Checking every access, which the test below does, would take minutes here; it changes no value.
-    monkeypatch.setattr(launch, "run", partial(launch.run, checked=False))
+    monkeypatch.setattr(launch, "simulate", partial(launch.simulate, checked=False))
     exact, composed, custom = losses("mlx", "float32"), losses("mlx", dtype), losses("custom", dtype)
     budget = 2 * np.maximum.accumulate(np.abs(composed - exact)) + 2e-3
     assert exact[-5:].mean() < 0.4 * exact[0]  # it does learn
