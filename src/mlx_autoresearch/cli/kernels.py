@@ -146,8 +146,10 @@ def _mutate(
     if as_json:
         typer.echo(json.dumps([report.data() for report in reports], indent=2))
     else:
-        found, total = (sum(report.counts[what] for report in reports) for what in ("found", "mutants"))
-        typer.echo(f"{found} of {total} mutants found ({found / max(total, 1):.1%})")
+        total, found, given, survived = (
+            sum(report.counts[what] for report in reports) for what in ("mutants", "found", "explained", "survived")
+        )
+        typer.echo(f"{found} of {total} mutants found, {given} explained, {survived} survived")
     return any(report.survivors for report in reports)
 
 
