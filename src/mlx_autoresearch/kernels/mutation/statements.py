@@ -50,7 +50,7 @@ class _Reader(Parser):
                 found.append(self.statement())
             except (NotUnderstood, RecursionError):
                 self.skipped.append(self.tokens[start].begin)
-                self.at = self._behind_statement(start)
+                self.at = max(self._behind_statement(start), start + 1)  # also past a brace that closes nothing
         return found
 
     def _behind_statement(self, at: int) -> int:
