@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from mlx_autoresearch.cli.kernels import kernels
 from mlx_autoresearch.errors import UserError
-from tests.support.compiler_paths import needs_compiler
+from tests.support.compiler_paths import compiler_path, needs_clang, needs_compiler, needs_gcc
 
 DOUBLE = "const uint i = thread_position_in_grid.x;\nif (i < x_shape[0])\n  y[i] = 2.0f * x[i];\n"
 DESCRIPTION = """
@@ -93,3 +93,38 @@ def test_metal_says_why_it_cannot() -> None:
     result = CliRunner().invoke(kernels, ["verify", "--on", "metal"])
     assert isinstance(result.exception, UserError)
     assert "no Metal device: a Mac" in str(result.exception)
+
+
+@needs_clang
+def test_coverage_names_what_is_not_reached_and_exits_with_1(double: Path) -> None:
+    result = CliRunner().invoke(kernels, ["verify", str(double), "--seed", "0", "--coverage"])
+    assert result.exit_code == 1
+    assert "  ceil_div(n, 32): never exactly one tile\n  ceil_div(n, 32): never more than two tiles\n" in result.output
+    description = double.with_suffix(".yaml")
+    description.write_text(DESCRIPTION.replace("{n: 50}", "{n: 50}, {n: 32}, {n: 70}"))
+    result = CliRunner().invoke(kernels, ["verify", str(double), "--seed", "0", "--coverage"])
+    assert result.exit_code == 0, result.output
+    assert "double: 1 condition, 0 loops: all reached or argued\n  sizes: n 1...70\n" in result.output
+
+
+@needs_clang
+def test_a_false_reason_exits_with_1(double: Path) -> None:
+    description = double.with_suffix(".yaml")
+    unreachable = 'unreachable: {"double.metal: i < x_shape[0]: never false": it is}\n'
+    description.write_text(DESCRIPTION.replace("{n: 50}", "{n: 50}, {n: 32}, {n: 70}") + unreachable)
+    result = CliRunner().invoke(kernels, ["verify", str(double), "--seed", "0", "--coverage"])
+    assert result.exit_code == 1
+    assert "unreachable, says the YAML, but it is not: double.metal: i < x_shape[0]: never false" in result.output
+
+
+@needs_gcc
+def test_coverage_without_clang_is_refused_in_one_line(double: Path) -> None:
+    with pytest.raises(UserError, match="or leave out --coverage") as raised:
+        arguments = ["verify", str(double), "--coverage", "--compiler", str(compiler_path("gcc"))]
+        CliRunner().invoke(kernels, arguments, catch_exceptions=False)
+    assert "\n" not in str(raised.value)
+
+
+def test_coverage_is_no_matter_of_a_gpu(double: Path) -> None:
+    with pytest.raises(UserError, match="in the simulator"):
+        CliRunner().invoke(kernels, ["verify", str(double), "--coverage", "--on", "metal"], catch_exceptions=False)

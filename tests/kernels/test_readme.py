@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from mlx_autoresearch.kernels.coverage import measure
 from mlx_autoresearch.kernels.registry import kernel_folder
 from mlx_autoresearch.kernels.source import load_kernel
 from mlx_autoresearch.kernels.verify import verify
-from tests.support.compiler_paths import needs_compiler
+from tests.support.compiler_paths import needs_clang, needs_compiler
 
 pytestmark = needs_compiler
 
@@ -34,3 +35,11 @@ def test_its_mistakes_are_found(tmp_path: Path) -> None:
     assert {(finding.what, finding.place) for finding in findings} == {("device-out-of-bounds", "softmax.metal:9")}
     path = write_example(tmp_path, ("largest = simd_max(largest);", ""))
     assert {finding.what for finding in verify(load_kernel(path), seeds=[0]).findings} == {"wrong-result"}
+
+
+@needs_clang
+def test_its_cases_reach_what_it_says(tmp_path: Path) -> None:
+    file = load_kernel(write_example(tmp_path))
+    assert measure(file).complete
+    fewer = [str(gap) for gap in measure(file, file.description.cases[:2]).unreached]
+    assert fewer == [f"softmax.metal:{line}: loop while i < n: never 3+ rounds" for line in (8, 12, 15)]

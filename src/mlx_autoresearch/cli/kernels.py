@@ -11,6 +11,7 @@ import typer
 from mlx_autoresearch.errors import UserError
 
 if TYPE_CHECKING:
+    from mlx_autoresearch.kernels.coverage import Coverage
     from mlx_autoresearch.kernels.verify import KernelReport
 
 _Where = Literal["simulator", "metal", "cuda"]
@@ -34,9 +35,12 @@ def verify(
     exhaustive: Annotated[bool, typer.Option(help="Add 80 random sizes and orders for each kernel.")] = False,
     on: Annotated[_Where, typer.Option(help="The simulator, or this machine's GPU.")] = "simulator",
     compiler: Annotated[str | None, typer.Option(help="C++ compiler to use. Default: the best one found.")] = None,
+    coverage: Annotated[
+        bool, typer.Option("--coverage", help="Also name what the cases do not reach: branches, loops, types, tiles.")
+    ] = False,
 ) -> None:
     """Lint, simulate with every access checked, and compare with the float64 definition. Exit code 1 on any finding."""
-    failed = _verify(names or [], [_sizes(text) for text in shape or []], seed, exhaustive, on, compiler)
+    failed = _verify(names or [], [_sizes(text) for text in shape or []], seed, exhaustive, on, compiler, coverage)
     raise typer.Exit(1 if failed else 0)
 
 
@@ -105,6 +109,7 @@ def _verify(
     exhaustive: bool,
     on: _Where,
     compiler: str | None,
+    coverage: bool,
 ) -> bool:
     from mlx_autoresearch.machine.blas import require_mlx
 
@@ -113,8 +118,14 @@ def _verify(
     from mlx_autoresearch.kernels.verify import SEEDS, require_gpu, verify, verify_on_gpu
     from mlx_autoresearch.simulator import find_compiler
 
+    if on != "simulator" and coverage:
+        raise UserError(f"kernels: --coverage is measured in the simulator, not on {on}: leave out one of the two")
     if on != "simulator":
         require_gpu(on)
+    if coverage:
+        from mlx_autoresearch.simulator.instrumentation import require_clang
+
+        require_clang(find_compiler(compiler))
     files = [find_kernel(name) for name in names or kernel_names()]
     where = str(find_compiler(compiler)) if on == "simulator" else on.capitalize()
     reports = []
@@ -124,7 +135,34 @@ def _verify(
         else:
             reports.append(verify(file, shapes, seeds or SEEDS, exhaustive, compiler))
     _show(reports, where)
-    return any(report.findings for report in reports)
+    measured = []
+    if coverage:
+        from mlx_autoresearch.kernels.coverage import measure
+
+        for file in files:
+            measured.append(measure(file, shapes, seeds or SEEDS, exhaustive, compiler))
+            _show_coverage(measured[-1])
+    return any(report.findings for report in reports) or not all(report.complete for report in measured)
+
+
+def _show_coverage(coverage: Coverage) -> None:
+    kinds = [place.kind for place in coverage.places]
+    counted = {"condition": kinds.count("condition"), "loop": kinds.count("loop") + kinds.count("do")}
+    what = ", ".join(f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in counted.items())
+    missing = len(coverage.unreached) + len(coverage.untrue)
+    typer.echo(f"\n{coverage.name}: {what}: {f'{missing} to do' if missing else 'all reached or argued'}")
+    for gap in coverage.unreached:
+        typer.echo(f"  {gap}")
+    for key in coverage.untrue:
+        typer.echo(f"  unreachable, says the YAML, but it is not: {key}")
+    for gap, reason in coverage.argued:
+        typer.echo(f"  {gap}\n    argued: {reason}")
+    for text in coverage.unmeasured:
+        typer.echo(f"  not measured: {text}")
+    tried = (
+        f"{name} {least:g}" + (f"...{most:g}" if most > least else "") for name, (least, most) in coverage.sizes.items()
+    )
+    typer.echo(f"  sizes: {', '.join(tried)}")
 
 
 def _mutate(

@@ -74,12 +74,14 @@ class Description(_Strict):
     template: dict[str, Expression | bool] = {}
     defaults: Sizes = {}
     derived: dict[str, Expression] = {}
+    choices: dict[str, list[int | str | bool]] = {}  # all that a size may be, where only some values are allowed
     random: dict[str, Any] = {}
     tolerance: float | dict[str, float] = {}
     init_value: float | None = None
     atomic_outputs: bool = False
     definition: str | None = None
     cuda: dict[str, NativeDescription] = {}  # by architecture, as "sm_90"
+    unreachable: dict[str, str] = {}  # what no case can reach (coverage.py), and why
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,10 @@ class KernelFile:
         return self.kernel.name
 
     def resolve(self, sizes: Mapping[str, Any]) -> Sizes:
-        """The sizes of a case with defaults below and derived sizes above. Raises UserError for an unknown size."""
+        """The sizes of a case with defaults below and derived sizes above.
+
+        Raises UserError for an unknown size, and for a value that is none of its `choices`.
+        """
         known = {*self.description.defaults, *self.description.random, *self.description.derived}
         known |= {name for case in self.description.cases for name in case}
         if unknown := sizes.keys() - known:
@@ -141,6 +146,12 @@ class KernelFile:
         for name, expression in self.description.derived.items():
             if name not in sizes:
                 resolved[name] = evaluate(expression, resolved)
+        for name, choices in self.description.choices.items():
+            if name not in resolved:
+                raise UserError(f"{self.name}: choices.{name}: no case and no default gives {name!r}")
+            if resolved[name] not in choices:
+                known = ", ".join(map(str, choices))
+                raise UserError(f"{self.name}: {name} must be one of {known}, got {resolved[name]!r:.60}")
         return resolved
 
     def random_sizes(self, source: random.Random) -> Sizes:

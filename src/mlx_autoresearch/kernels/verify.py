@@ -17,7 +17,7 @@ import numpy as np
 from mlx_autoresearch.errors import GPUInterrupted, UserError, from_mlx
 from mlx_autoresearch.machine import device
 from mlx_autoresearch.plain_text import one_line
-from mlx_autoresearch.simulator import Finding, lint, run
+from mlx_autoresearch.simulator import Finding, Simulation, lint, run
 from mlx_autoresearch.simulator.arrays import round_to_bfloat16, widen_bfloat16
 from mlx_autoresearch.simulator.signature import SMALL, Input
 
@@ -151,22 +151,18 @@ def _defined(file: KernelFile, call: Call, exact: Sequence[np.ndarray]) -> dict[
     return defined
 
 
-def run_case(
-    file: KernelFile,
-    sizes: Sizes,
-    seed: int,
-    checked: bool = True,
-    seconds: float = 60.0,
-    compiler: str | None = None,
-    folder: Path | None = None,
-) -> CaseReport:
-    """One launch in the simulator. `sizes` need not be resolved; `seed` orders the threads and draws the inputs.
+@dataclass
+class Simulated:
+    """A launch in the simulator: what was asked, the inputs in float64 (or as integers), what it gave."""
 
-    The compiled kernel is put into the cache, or into `folder`.
-    """
-    started = time.perf_counter()
-    resolved = file.resolve(sizes)
-    call = file.call(resolved, seed)
+    call: Call
+    exact: list[np.ndarray]
+    simulation: Simulation
+
+
+def simulate_case(file: KernelFile, sizes: Sizes, seed: int, **options: Any) -> Simulated:
+    """One launch. `sizes` need not be resolved; `seed` orders the threads and draws the inputs; options of `run`."""
+    call = file.call(file.resolve(sizes), seed)
     given = [_as_given(dtype, array) for dtype, array in call.inputs.values()]
     simulation = run(
         file.kernel,
@@ -177,17 +173,32 @@ def run_case(
         grid=call.grid,
         threadgroup=call.threadgroup,
         init_value=call.init_value,
-        checked=checked,
         seed=seed,
         static_pass=False,  # lint_kernel does it once, for all sizes
-        seconds=seconds,
-        compiler=compiler,
-        folder=folder,
+        **options,
     )
-    findings, error = simulation.findings, 0.0
+    return Simulated(call, [exact for _, exact in given], simulation)
+
+
+def run_case(
+    file: KernelFile,
+    sizes: Sizes,
+    seed: int,
+    checked: bool = True,
+    seconds: float = 60.0,
+    compiler: str | None = None,
+    folder: Path | None = None,
+) -> CaseReport:
+    """One launch in the simulator, compared with the definition; arguments as of `simulate_case`.
+
+    The compiled kernel is put into the cache, or into `folder`.
+    """
+    started = time.perf_counter()
+    done = simulate_case(file, sizes, seed, checked=checked, seconds=seconds, compiler=compiler, folder=folder)
+    findings, error = done.simulation.findings, 0.0
     if not findings:
-        findings, error = compare(file, call, simulation.outputs, [exact for _, exact in given])
-    return CaseReport(sizes, seed, findings, error, time.perf_counter() - started, simulation.accesses)
+        findings, error = compare(file, done.call, done.simulation.outputs, done.exact)
+    return CaseReport(sizes, seed, findings, error, time.perf_counter() - started, done.simulation.accesses)
 
 
 def lint_kernel(file: KernelFile, compiler: str | None = None) -> tuple[list[Finding], list[str]]:

@@ -64,6 +64,8 @@ class Launch(ctypes.Structure):
         ("switches", ctypes.c_uint64),
         ("accesses", ctypes.c_uint64),
         ("collectives", ctypes.c_uint64),
+        ("counters", ctypes.POINTER(ctypes.c_uint64)),
+        ("n_counters", ctypes.c_uint32),
     ]
 
 

@@ -252,6 +252,27 @@ def build_runtime(compiler: Compiler, portable_fibers: bool = False) -> Path:
     return target
 
 
+@lru_cache(maxsize=64)
+def preprocess(source: str, compiler: Compiler) -> str:
+    """The source with its headers in it and without macros. Raises UserError if clang refuses it."""
+    return _front_end(source, compiler, ["-E"])
+
+
+def syntax_tree(source: str, compiler: Compiler) -> str:
+    """clang's syntax tree of a preprocessed source, in JSON. Raises UserError if clang refuses the source."""
+    return _front_end(source, compiler, ["-fsyntax-only", "-Xclang", "-ast-dump=json"])
+
+
+def _front_end(source: str, compiler: Compiler, flags: list[str]) -> str:
+    command = [compiler.path, *kernel_flags(compiler, checked=False), "-w", *flags, f"-I{SHIM}", "-x", "c++", "-"]
+    done = subprocess.run(command, input=source, capture_output=True, text=True, check=False, env=_environment())
+    if done.returncode:
+        errors = [entry for entry in parse_diagnostics(done.stderr) if entry.severity == "error"]
+        first = f"{errors[0].file}:{errors[0].line}: {errors[0].message}" if errors else " ".join(done.stderr.split())
+        raise UserError(f"simulator: {compiler} does not read the kernel: {first[:300]}")
+    return done.stdout
+
+
 def check_syntax(source: str, name: str, compiler: Compiler) -> list[Diagnostic]:
     """What clang says about a source for the static pass (lint.py), cached like a compiled kernel."""
     flags = ["-cl-std=clc++2021", "-cl-no-stdinc", "-Xclang", "-cl-ext=+all", "-fsigned-char", "-fsyntax-only", "-w"]

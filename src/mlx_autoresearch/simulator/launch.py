@@ -29,6 +29,7 @@ from .arrays import HostArray, from_host, is_mx, make_output, to_host
 from .build import Diagnostic, build_kernel
 from .compilers import find_compiler
 from .findings import Finding, KernelFault, merge
+from .instrumentation import COUNTERS, Instrumented, Place, instrument
 from .kernel import Kernel
 from .lint import lint
 from .signature import Input, Template, extras, make_signature
@@ -53,6 +54,8 @@ class Simulation:
     collectives: int = 0
     switches: int = 0
     unchecked: list[str] = field(default_factory=list)
+    counts: dict[Place, tuple[int, ...]] = field(default_factory=dict)  # where coverage was asked for
+    unmeasured: tuple[str, ...] = ()  # what has no counts, in words
 
 
 def simulate(kernel: Kernel, inputs: Sequence[Any], **call: Any) -> list[Any]:
@@ -115,6 +118,7 @@ def run(
     seconds: float = 60.0,
     compiler: str | None = None,
     folder: Path | None = None,
+    coverage: bool = False,
 ) -> Simulation:
     """As `simulate`, but returns what was found instead of raising.
 
@@ -133,6 +137,7 @@ def run(
         seconds: after this long the kernel is taken to be in an endless loop.
         compiler: path of the compiler to use; default: the best one found.
         folder: where the compiled kernel is put; default: the cache.
+        coverage: count which way conditions went and how many rounds loops made (instrumentation.py); needs clang.
     """
     for what, given, names in (
         ("inputs", inputs, kernel.input_names),
@@ -164,6 +169,8 @@ def run(
         return Simulation([], findings)
 
     source = runnable_source(kernel, make_signature(kernel, given, output_dtypes, template))
+    counted = instrument(source, frozenset(kernel.files), chosen) if coverage else Instrumented(source)
+    source, counters = counted.source, (ctypes.c_uint64 * (COUNTERS * len(counted.places)))()
     if verbose:
         print(source)
     library, said = build_kernel(source, kernel.name, chosen, checked, folder)
@@ -186,6 +193,8 @@ def run(
         seconds=seconds,
         findings=records,
         max_findings=MAX_FINDINGS,
+        counters=counters,
+        n_counters=len(counters),
     )
     run_launch(launch)
     del kept
@@ -198,6 +207,8 @@ def run(
         launch.collectives,
         launch.switches,
         unchecked,
+        {place: tuple(counters[COUNTERS * i : COUNTERS * (i + 1)]) for i, place in enumerate(counted.places)},
+        counted.unmeasured,
     )
 
 

@@ -55,6 +55,8 @@ struct MslLaunch {
   int max_findings, n_findings;
   msl_size_t threadgroup_bytes;               // out: the most threadgroup memory declared
   msl_u64 switches, accesses, collectives;  // out: statistics
+  msl_u64* counters;                        // of a kernel whose coverage is measured (shim/coverage.h)
+  msl_u32 n_counters;
 };
 
 // A collective operation: run by the last lane to arrive, over the slots of every lane of its simdgroup or quad.
@@ -74,5 +76,6 @@ void msl_uniform(const char* what, MslSite);
 void msl_fast_argument(float argument, int of_infinities, const char* what, MslSite);
 void msl_inactive_lane(int lane, const char* what, MslSite);
 msl_u32 msl_lane();
+void msl_count(msl_u32 counter, int change);
 void msl_atomic(void* address, int bytes, int kind, MslSite);
 }

@@ -137,3 +137,7 @@ extern "C" int msl_launch(MslLaunch* launch) {
   launch->collectives = machine->collectives;
   return launch->n_findings;
 }
+
+extern "C" void msl_count(msl_u32 counter, int change) {
+  if (counter < machine->launch->n_counters) machine->launch->counters[counter] += static_cast<msl_u64>(change);
+}
