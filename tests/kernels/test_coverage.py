@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
+from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.kernels.coverage import Coverage, measure
+from mlx_autoresearch.kernels.registry import find_kernel, kernel_names
 from mlx_autoresearch.kernels.source import load_kernel
 from mlx_autoresearch.kernels.tried import untried
+from mlx_autoresearch.recipe.kernels.flash_attention import HEAD_DIMS
 from tests.support.compiler_paths import needs_clang
 
 METAL = """\
@@ -137,3 +140,38 @@ def test_a_size_that_the_grid_cuts_has_tiles(tmp_path: Path) -> None:
         "grid n, threadgroup 32: never a partial last tile",
         "grid n, threadgroup 32: never more than two tiles",
     ]
+
+
+@pytest.mark.parametrize(("sizes", "said"), [({"D": 48}, "D must be one of 32, 64, 96, 128, got 48")])
+def test_what_is_no_choice_is_refused(sizes: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        find_kernel("flash_attention_forward").resolve({"T": 9, **sizes})
+
+
+def test_the_choices_are_what_the_recipe_can_ask_for() -> None:
+    for name in kernel_names():
+        choices = find_kernel(name).description.choices
+        assert choices["dtype"] == ["float32", "float16", "bfloat16"]  # shapes.check_float
+        assert choices.get("D", list(HEAD_DIMS)) == list(HEAD_DIMS)
+
+
+@pytest.mark.parametrize("name", kernel_names())
+def test_our_cases_try_every_choice_and_tiling(name: str) -> None:
+    file = find_kernel(name)
+    said = set(untried(file, [file.resolve(sizes) for sizes in file.description.cases]))
+    assert said <= file.description.unreachable.keys()
+
+
+@needs_clang
+@pytest.mark.parametrize("name", ["embedding_forward", "residual_norm_forward", "newton_schulz_polynomial"])
+def test_our_cases_reach_everything(name: str) -> None:  # the other kernels: make verify-kernels
+    coverage = measure(find_kernel(name))
+    assert coverage.unreached == [] and coverage.untrue == [] and coverage.unmeasured == []
+    assert coverage.places
+
+
+@needs_clang
+def test_a_kernel_that_is_not_launched_is_one_line(toy: Any) -> None:
+    with pytest.raises(UserError, match="toy: with counters the kernel cannot be run: ") as raised:
+        toy(metal=WHOLE.replace("float v", "threadgroup float t[2] = {0.0f, 1.0f};\nfloat v"))
+    assert "\n" not in str(raised.value)

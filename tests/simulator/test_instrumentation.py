@@ -25,6 +25,11 @@ METAL_FUNC constexpr int rows(int b) {
   for (int i = 0; i < b; i++) { if (i == 2) continue; s += i > 3 ? 1 : 2; }
   return s;
 }
+METAL_FUNC int early(int a, int b = 1 > 0 ? 2 : 3) {
+  if (a > b)
+    return 1;
+  return 2;
+}
 METAL_FUNC int never() { return 3; }
 template <int N, class A, class B> METAL_FUNC bool less(A a, B b) { return a < b; }
 """
@@ -73,6 +78,16 @@ LINES: list[tuple[str, dict[str, list[int]]]] = [
     ("for (int a = 0, b = 3; a < b; a++) s += l(a);", {"while a < b": [0, 0, 0, 8, 0]}),
     ("\n#pragma unroll\nfor (int k = 0; k < N * 2; k += 2) s += P<int>::f(k);", {"while k < N * 2": [0, 0, 0, 0, 8]}),
     ("for (int k = 0; k < 4; k++) if (k == i) k++;", {"while k < 4": [0, 0, 0, 8, 0], "k == i": [25, 4]}),
+    ("for (w = 0; w < 3; ++w) s++;", {"while w < 3": [0, 0, 0, 0, 8]}),
+    ("for (int m = 9; 1 < m; m /= 2) s++;", {"while 1 < m": [0, 0, 0, 0, 8]}),
+    ("for (int m = 0; m < 9; m = m + 4) s++;", {"while m < 9": [0, 0, 0, 8, 0]}),
+    ("for (int m = 0; m < 4; m++) if (m > 1 + i) break;", {"while m < 4": [0, 0, 0, 8, 0], "m > 1 + i": [29, 2]}),
+    ("for (int m = 0; m < 4; m++) for (int b = 0; b < i; b++) if (b) break;",
+     {"while m < 4": [0, 0, 0, 0, 8], "while b < i": [4, 4, 24, 0, 0], "b": [28, 24]}),
+    ("struct Local { int v; Local(int a) : v(a ? a : 7) {} int get() { return v > 3 ? v : 3; } };", {
+        "a": [1, 7], "v > 3": [3, 5]}),
+    ("s += Local(i).get() + early(i) + early(i, 5);", {}),
+    ("(i > 2 ? s : w) += 1; int c = (s++, i > 2) ? 1 : 2;", {"i > 2": [3, 5], "(s++, i > 2)": [3, 5]}),
     ("if (simd_max(s) > 3 && (both || i < 2)) s++;", {"simd_max(s) > 3": [0, 8], "both": [2, 6], "i < 2": [2, 0]}),
     ("y[i] = T(s + p.q + u[0]);", {}),
 ]  # fmt: skip
@@ -87,6 +102,8 @@ FUNCTIONS = {  # of the header
     "P": [8],
     "rows": [8],
     "never": [0],
+    "early": [16],
+    "a > b": [9, 7],
     "less": [10],
 }
 BODY = "\n".join(line for line, _ in LINES)

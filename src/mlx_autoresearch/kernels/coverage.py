@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.simulator import find_compiler
 from mlx_autoresearch.simulator.instrumentation import Place, require_clang
 
@@ -73,6 +74,8 @@ def measure(
             lambda job: simulate_case(file, *job, checked=False, compiler=compiler, coverage=True).simulation, jobs
         )
         for run in runs:
+            if not run.counts:  # it was not even launched
+                raise UserError(f"{file.name}: with counters the kernel cannot be run: {run.findings[0]}")
             for place, counts in run.counts.items():
                 before = places.get(place, (0,) * len(counts))
                 places[place] = tuple(a + b for a, b in zip(counts, before, strict=True))

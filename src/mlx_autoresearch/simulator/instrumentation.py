@@ -27,7 +27,10 @@ Kind = Literal["condition", "loop", "do", "case", "function"]
 _LINE_MARKER = re.compile(r'^# (?P<line>\d+) "(?P<file>[^"]*)".*\n', re.M)
 _LOOP_PRAGMA = re.compile(r"^[ \t]*#[ \t]*pragma[ \t]+(?:unroll|nounroll|clang[ \t]+loop|GCC[ \t]+unroll)[^\n]*", re.M)
 _FUNCTIONS = {"FunctionDecl", "CXXMethodDecl", "CXXConstructorDecl", "CXXConversionDecl", "CXXDestructorDecl"}
-_NOT_RUN = {"StaticAssertDecl", "UnaryExprOrTypeTraitExpr", "TemplateArgument", "ConstantExpr", "CXXNoexceptExpr"}
+_NOT_RUN = {  # here, at least
+    *("StaticAssertDecl", "UnaryExprOrTypeTraitExpr", "TemplateArgument", "ConstantExpr", "CXXNoexceptExpr"),
+    *("CXXDefaultArgExpr", "CXXDefaultInitExpr"),
+}
 _LITERALS = {"CXXBoolLiteralExpr", "IntegerLiteral"}
 _INTEGER = re.compile(r"const (?:bool|(?:un)?signed.*|u?char|u?short|u?int|u?long(?: long)?|size_t|u?int\d+_t)")
 _GENERATED = '# 1 "generated"\n'
@@ -74,8 +77,11 @@ def instrument(source: str, files: frozenset[str], compiler: Compiler) -> Instru
     with _reading:
         if (header, body) not in _read:
             writer = _Writer(text, files)
-            for node in json.loads(syntax_tree(text, compiler)).get("inner", []):
-                writer.declaration(node)
+            try:
+                for node in json.loads(syntax_tree(text, compiler)).get("inner", []):
+                    writer.declaration(node)
+            except RecursionError:
+                raise UserError("kernels: coverage: a statement or an expression is nested too deeply") from None
             _read[header, body] = writer.result(len(header), opened)
         done = _read[header, body]
     # The shim's own macros are gone, but for this one.
@@ -314,6 +320,8 @@ class _Writer:
     def variables(self, node: Node) -> None:
         """What initialises constants the compiler evaluates: it is evaluated once more, behind the declaration."""
         for variable in node.get("inner", []):
+            if variable.get("kind") == "CXXRecordDecl":
+                self.local_class(variable)
             if variable.get("kind") != "VarDecl" or not variable.get("init"):
                 continue
             value = variable["inner"][-1]
@@ -331,3 +339,9 @@ class _Writer:
                 continue
             guard = f" if constexpr (__builtin_constant_p({variable['name']})) (void)("
             self.again.append((end(node), guard, value, ");"))
+
+    def local_class(self, node: Node) -> None:
+        """The functions of a class inside a function, whose places are those of the function."""
+        for child in node.get("inner", []):
+            if child.get("kind") in _FUNCTIONS and not child.get("isImplicit"):
+                self.children(child)

@@ -8,6 +8,7 @@ from typing import Any
 Node = dict[str, Any]
 
 LOOPS = {"ForStmt", "WhileStmt", "DoStmt", "CXXForRangeStmt"}
+_STEPS = {"++", "--", "+=", "-=", "*=", "/=", "<<=", ">>="}
 
 
 def begin(node: Node) -> int:
@@ -77,16 +78,23 @@ def constant_rounds(node: Node, text: str) -> str:
     if node["kind"] != "ForStmt":
         return "false"
     first, _, condition, step, body = (bare(child) if child.get("kind") else child for child in node["inner"])
-    variables = first.get("inner", []) if first.get("kind") == "DeclStmt" else []
-    if len(variables) != 1 or not variables[0].get("init") or leaves_loop(body):
-        return "false"
-    variable = variables[0]["id"]
+    variable, start = _start(first)
     compares = condition.get("kind") == "BinaryOperator" and condition["opcode"] in ("<", "<=", ">", ">=", "!=")
-    if not compares or variable_id(condition["inner"][0]) != variable or changes(body, variable):
+    if variable is None or not compares or leaves_loop(body) or changes(body, variable):
         return "false"
-    parts = [variables[0]["inner"][-1], condition["inner"][1]]
-    if step.get("kind") == "CompoundAssignOperator" and variable_id(step["inner"][0]) == variable:
-        parts.append(step["inner"][1])
-    elif step.get("kind") != "UnaryOperator" or variable_id(step["inner"][0]) != variable:
+    sides = [side for side in condition["inner"] if variable_id(side) != variable]
+    counts = step.get("kind") in ("UnaryOperator", "CompoundAssignOperator") and step["opcode"] in _STEPS
+    if len(sides) != 1 or not counts or variable_id(step["inner"][0]) != variable:
         return "false"
+    parts = [start, *sides, *step["inner"][1:]]
     return " && ".join(f"__builtin_constant_p({text[begin(part) : end(part)]})" for part in parts)
+
+
+def _start(first: Node) -> tuple[str | None, Node]:
+    """The one variable that the beginning of a `for` sets, and what to; None if it does anything else."""
+    declared = first.get("inner", []) if first.get("kind") == "DeclStmt" else []
+    if len(declared) == 1 and declared[0].get("init"):
+        return declared[0]["id"], declared[0]["inner"][-1]
+    if first.get("kind") == "BinaryOperator" and first["opcode"] == "=":
+        return variable_id(first["inner"][0]), first["inner"][1]
+    return None, first
