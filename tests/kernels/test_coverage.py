@@ -100,6 +100,14 @@ def test_cases_and_reasons_make_it_complete(toy: Any) -> None:
 
 
 @needs_clang
+def test_one_reason_holds_for_the_same_text_wherever_it_stands(toy: Any) -> None:
+    metal = WHOLE.replace("v += 1.0f;", "v += (n < 0 ? 1.0f : 2.0f) * (n < 0 ? 1.0f : 2.0f);")
+    coverage = toy(CASES, metal)
+    assert coverage.complete
+    assert [str(gap) for gap, _ in coverage.argued] == [f"toy.metal:{line}: n < 0: never true" for line in (4, 11)]
+
+
+@needs_clang
 @pytest.mark.parametrize(
     "key",
     [

@@ -83,6 +83,7 @@ def measure(
     tried = [file.resolve(sizes) for sizes, _ in jobs]
     gaps = [*_unreached(places, {file.kernel.source_file, file.kernel.header_file})]
     gaps += [Gap("", what) for what in untried(file, tried)]
+    gaps = list(dict.fromkeys(gaps))  # the same text twice on a line
     reasons = file.description.unreachable
     return Coverage(
         file.name,

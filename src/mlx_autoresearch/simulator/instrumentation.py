@@ -27,6 +27,7 @@ Kind = Literal["condition", "loop", "do", "case", "function"]
 _LINE_MARKER = re.compile(r'^# (?P<line>\d+) "(?P<file>[^"]*)".*\n', re.M)
 _LOOP_PRAGMA = re.compile(r"^[ \t]*#[ \t]*pragma[ \t]+(?:unroll|nounroll|clang[ \t]+loop|GCC[ \t]+unroll)[^\n]*", re.M)
 _FUNCTIONS = {"FunctionDecl", "CXXMethodDecl", "CXXConstructorDecl", "CXXConversionDecl", "CXXDestructorDecl"}
+_BRANCHING = {"IfStmt", "SwitchStmt", "CaseStmt", "DefaultStmt", "ConditionalOperator", "BinaryOperator", *LOOPS}
 _NOT_RUN = {  # here, at least
     *("StaticAssertDecl", "UnaryExprOrTypeTraitExpr", "TemplateArgument", "ConstantExpr", "CXXNoexceptExpr"),
     *("CXXDefaultArgExpr", "CXXDefaultInitExpr"),
@@ -111,13 +112,12 @@ class _Writer:
     outer: list[int] = field(default_factory=list)  # as in Place, of what is visited now
     again: list[tuple[int, str, Node, str]] = field(default_factory=list)  # offset, text before and behind a node's
     bodies: set[int] = field(default_factory=set)
+    visited: set[tuple[str, int, int]] = field(default_factory=set)  # the tree may hold an initialiser twice
 
     def __post_init__(self) -> None:
         found = list(_LINE_MARKER.finditer(self.text))
         self.markers = [(match.end(), match["file"], int(match["line"])) for match in found]
         self.starts = [start for start, _, _ in self.markers]
-
-    # ---- where things stand
 
     def where(self, offset: int) -> tuple[str, int, int]:
         """File, line and column of an offset."""
@@ -146,8 +146,6 @@ class _Writer:
         file, line, _ = self.where(begin(node))
         self.unmeasured.append(f"{file}:{line}: {what}")
 
-    # ---- what is inserted
-
     def around(self, node: Node, before: str, after: str) -> None:
         self.opening.setdefault(begin(node), []).append(before)
         self.closing.setdefault(end(node), []).insert(0, after)
@@ -173,8 +171,6 @@ class _Writer:
                 parts += self.opening.get(offset, []) if offset < behind else []
                 last = offset
         return "".join([*parts, self.text[last:behind]])
-
-    # ---- declarations
 
     def declaration(self, node: Node) -> None:
         """The functions of a declaration, but for what clang made of templates."""
@@ -207,16 +203,17 @@ class _Writer:
                 self.children(child)
         self.children(body)
 
-    # ---- statements and expressions
-
     def children(self, node: Node) -> None:
         for child in node.get("inner", []):
             self.visit(child)
 
     def visit(self, node: Node) -> None:
         kind = node.get("kind", "")
-        if kind in _NOT_RUN:
+        place = (kind, begin(node), end(node)) if kind in _BRANCHING else None
+        if kind in _NOT_RUN or place in self.visited:
             return
+        if place:
+            self.visited.add(place)
         if kind == "IfStmt":
             self.if_statement(node)
         elif kind in LOOPS:
