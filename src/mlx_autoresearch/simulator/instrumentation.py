@@ -18,7 +18,7 @@ from mlx_autoresearch.errors import UserError
 
 from .build import preprocess, syntax_tree
 from .compilers import Compiler
-from .syntax import LOOPS, Node, all_nodes, bare, begin, constant_rounds, end, labels
+from .syntax import LOOPS, Node, all_nodes, bare, begin, constant_rounds, end, labels, logical
 
 COUNTERS = 5  # of a place, as in shim/coverage.h
 # A "do" loop makes at least one round. A function's places follow it, before the next function.
@@ -27,7 +27,8 @@ Kind = Literal["condition", "loop", "do", "case", "function"]
 _LINE_MARKER = re.compile(r'^# (?P<line>\d+) "(?P<file>[^"]*)".*\n', re.M)
 _LOOP_PRAGMA = re.compile(r"^[ \t]*#[ \t]*pragma[ \t]+(?:unroll|nounroll|clang[ \t]+loop|GCC[ \t]+unroll)[^\n]*", re.M)
 _FUNCTIONS = {"FunctionDecl", "CXXMethodDecl", "CXXConstructorDecl", "CXXConversionDecl", "CXXDestructorDecl"}
-_BRANCHING = {"IfStmt", "SwitchStmt", "CaseStmt", "DefaultStmt", "ConditionalOperator", "BinaryOperator", *LOOPS}
+_BRANCHING = {"IfStmt", "SwitchStmt", "CaseStmt", "DefaultStmt", "ConditionalOperator", *LOOPS}
+_BRANCHING |= {"BinaryOperator", "CXXOperatorCallExpr"}
 _NOT_RUN = {  # here, at least
     *("StaticAssertDecl", "UnaryExprOrTypeTraitExpr", "TemplateArgument", "ConstantExpr", "CXXNoexceptExpr"),
     *("CXXDefaultArgExpr", "CXXDefaultInitExpr"),
@@ -229,8 +230,8 @@ class _Writer:
         elif kind == "BinaryConditionalOperator":
             self.skip(node, "the condition of a `?:` without a middle")
             self.children(node)
-        elif kind == "BinaryOperator" and node["opcode"] in ("&&", "||"):
-            first, (left, right) = len(self.places), node["inner"]
+        elif sides := logical(node):
+            first, (left, right) = len(self.places), sides
             self.condition(left)
             before, self.outer = self.outer, [*self.outer, *range(first, len(self.places))]
             self.condition(right)
@@ -245,7 +246,7 @@ class _Writer:
     def condition(self, node: Node) -> None:
         """Counts which way it goes; of && and || those of each side."""
         inner = bare(node)
-        if inner["kind"] == "BinaryOperator" and inner["opcode"] in ("&&", "||"):
+        if logical(inner):
             self.visit(inner)
         elif inner["kind"] not in _LITERALS:
             number = self.place("condition", begin(node), self.slice(node))

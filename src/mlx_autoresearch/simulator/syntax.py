@@ -28,6 +28,21 @@ def bare(node: Node) -> Node:
     return node
 
 
+def logical(node: Node) -> tuple[Node, Node] | None:
+    """Both sides of && or ||; None of anything else.
+
+    Where a side depends on a template's arguments, the operator is not looked up yet: it might be that of vectors.
+    """
+    kind, inner = node.get("kind"), node.get("inner", [])
+    if kind == "BinaryOperator" and node["opcode"] in ("&&", "||"):
+        return inner[0], inner[1]
+    if kind == "CXXOperatorCallExpr" and len(inner) == 3:
+        called = inner[0]
+        if called["kind"] == "UnresolvedLookupExpr" and called["name"] in ("operator&&", "operator||"):
+            return inner[1], inner[2]
+    return None
+
+
 def all_nodes(node: Node) -> Iterator[Node]:
     yield node
     for child in node.get("inner", []):
