@@ -40,6 +40,7 @@ COMMANDS = {
     "doctor": False,
     "sweep sweep.yaml": False,
     "kernels verify": False,
+    "kernels mutate": False,
     "kernels tune tiny.yaml": False,
     "kernels bench tiny.yaml": False,
     "research start research.yaml": False,

@@ -11,7 +11,7 @@ from mlx_autoresearch.errors import UserError
 from mlx_autoresearch.research.guard import integrity, rules
 from mlx_autoresearch.research.workspace import Change, Workspace
 
-ENDS = ".py, .metal, .h, .yaml, .md, .txt"
+ENDS = ".py, .metal, .h, .cu, .cuh, .yaml, .md, .txt"
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,8 @@ ENDS = ".py, .metal, .h, .yaml, .md, .txt"
         ("research/experiment.yaml", True),
         ("src/mlx_autoresearch/recipe/model.py", True),
         ("src/mlx_autoresearch/recipe/kernels/deep/new.py", True),
+        ("custom_kernels/new.sm_90.cu", True),
+        ("custom_kernels/new.cuh", True),
         ("custom_kernels/rope.metal", True),
         ("src/mlx_autoresearch/metric/bits.py", False),
         ("src/mlx_autoresearch/data/packing.py", False),
