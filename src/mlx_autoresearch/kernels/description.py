@@ -112,6 +112,7 @@ class Call(Launch):
     inputs: dict[str, tuple[str, np.ndarray]]
 
 
+_MOST_SHARED = 227 * 1024  # bytes of shared memory that a block can have, up to compute capability 12.0
 _MOST_ELEMENTS = 2**28  # of an array that is drawn: 2 GiB in float64
 
 # Error allowed against the float64 definition, beyond rounding to the dtype and relative to 1 + |value|, unless the
@@ -183,16 +184,21 @@ class KernelFile:
 
     def native(self, architecture: str, sizes: Sizes) -> NativeLaunch | None:
         """How CUDA's own source is launched on this architecture at resolved sizes; None where there is none."""
-        described = self.description.cuda.get(architecture)
-        if described is None or any(sizes.get(name) not in values for name, values in described.when.items()):
+        described, what = self.description.cuda.get(architecture), f"{self.name}: cuda.{architecture}"
+        if described is None:
             return None
-        what = f"{self.name}: cuda.{architecture}"
+        if unknown := described.when.keys() - sizes.keys():
+            raise UserError(f"{what}.when: unknown size {min(unknown)!r}; known are {', '.join(sorted(sizes))}")
+        if any(sizes[name] not in values for name, values in described.when.items()):
+            return None
         launch = replace(
             self.launch(sizes),
             grid=_integers(f"{what}.grid", described.grid, sizes, 1),
             threadgroup=_integers(f"{what}.threadgroup", described.threadgroup, sizes, 1),
         )
         (shared_memory,) = _integers(f"{what}.shared_memory", [described.shared_memory], sizes)
+        if shared_memory > _MOST_SHARED:
+            raise UserError(f"{what}.shared_memory is {shared_memory:,} bytes; no GPU has more than {_MOST_SHARED:,}")
         return NativeLaunch(self.cuda[architecture], launch, shared_memory)
 
     def input_dtype(self, name: str, sizes: Sizes) -> str:

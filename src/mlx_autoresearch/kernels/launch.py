@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -70,12 +71,7 @@ def try_out(launched: Launched) -> None:
     """
     name, language, sizes = launched
     file = _file(kernel_folder(), name)
-    resolved = file.resolve(dict(sizes))
-    arrays = {
-        given: mx.zeros(file.input_shape(given, resolved), mlx_dtype(file.input_dtype(given, resolved)))
-        for given in file.description.inputs
-        if given not in file.values(resolved)
-    }
+    arrays = _zeros(file, file.resolve(dict(sizes)))
     try:
         mx.eval(launch(name, language, arrays, **dict(sizes)))
     except (RuntimeError, ValueError) as error:
@@ -121,7 +117,7 @@ def _launcher(
     if language == "simulator":
         run: Callable[[list[mx.array]], list[mx.array]] = partial(_simulate, file, file.launch(resolved))
     else:
-        run = launches_on_gpu(file, language, resolved)[-1]
+        run = launches_on_gpu(file, language, resolved)[-1].run
     return launch_with
 
 
@@ -141,20 +137,19 @@ def _threads_on_metal(folder: Path, name: str, sizes: tuple[tuple[str, Any], ...
     file = _file(folder, name)
 
     def run_once(resolved: Sizes) -> None:
-        mx.eval(launches_on_gpu(file, "metal", resolved)[-1](_zeros(file, resolved)))
+        given = {name: mx.array(value) for name, value in file.values(resolved).items()} | _zeros(file, resolved)
+        mx.eval(launches_on_gpu(file, "metal", resolved)[-1].run([given[name] for name in file.description.inputs]))
 
     return threads_that_fit(file, dict(sizes), run_once)
 
 
-def _zeros(file: KernelFile, resolved: Sizes) -> list[mx.array]:
-    """Inputs of the right shapes and dtypes, those that the YAML gives by value with their values."""
-    values = file.values(resolved)
-    return [
-        mx.array(values[given])
-        if given in values
-        else mx.zeros(file.input_shape(given, resolved), mlx_dtype(file.input_dtype(given, resolved)))
-        for given in file.description.inputs
-    ]
+def _zeros(file: KernelFile, resolved: Sizes) -> dict[str, mx.array]:
+    """The inputs that the YAML describes by a shape."""
+    return {
+        given: mx.zeros(file.input_shape(given, resolved), mlx_dtype(file.input_dtype(given, resolved)))
+        for given, described in file.description.inputs.items()
+        if described.value is None
+    }
 
 
 @lru_cache
@@ -164,17 +159,23 @@ def _file(folder: Path, name: str) -> KernelFile:
     return load_kernel(folder / f"{name}.metal")
 
 
-def launches_on_gpu(
-    file: KernelFile, language: Literal["metal", "cuda"], resolved: Sizes
-) -> list[Callable[[list[mx.array]], list[mx.array]]]:
-    """Functions from inputs to outputs, each one launch by MLX at resolved sizes; the last one is the one to use.
+@dataclass(frozen=True)
+class GPULaunch:
+    """run: from inputs to outputs, by one launch of the source `file`. Outputs are not evaluated: errors come then."""
 
-    The first launches the Metal source, a second one CUDA's own, where this GPU and these sizes have it. Outputs are
-    not yet evaluated: a kernel that does not compile raises there.
+    file: str
+    run: Callable[[list[mx.array]], list[mx.array]]
+
+
+def launches_on_gpu(file: KernelFile, language: Literal["metal", "cuda"], resolved: Sizes) -> list[GPULaunch]:
+    """Every way to launch a kernel at resolved sizes; the last one is the one to use.
+
+    The first is the Metal source. A second one is CUDA's own, where this GPU and these sizes have it.
     """
-    launches = [partial(_run, _built(file.kernel, language), file.launch(resolved))]
+    launches = [GPULaunch(file.kernel.source_file, partial(_run, _built(file.kernel, language), file.launch(resolved)))]
     if language == "cuda" and (native := file.native(device.architecture(), resolved)):
-        launches.append(partial(_run, _built_native(native.kernel, native.shared_memory), native.launch))
+        own = _built_native(native.kernel, native.shared_memory)
+        launches.append(GPULaunch(native.kernel.source_file, partial(_run, own, native.launch)))
     return launches
 
 

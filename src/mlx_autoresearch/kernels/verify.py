@@ -94,12 +94,12 @@ def _as_float64(output: Any) -> np.ndarray:
 
 
 def compare(
-    file: KernelFile, call: Call, outputs: Sequence[Any], exact: Sequence[np.ndarray]
+    file: KernelFile, call: Call, outputs: Sequence[Any], exact: Sequence[np.ndarray], source: str | None = None
 ) -> tuple[list[Finding], float]:
     """Outputs against their definition: findings, and the largest error in units of the tolerance.
 
-    The error is what is left beyond rounding to the output's dtype, relative to 1 + |value|. Infinities must be equal,
-    and NaN is always wrong.
+    source: the file that findings name; default: the Metal source. The error is what is left beyond rounding to the
+    output's dtype, relative to 1 + |value|. Infinities must be equal, and NaN is always wrong.
     """
     definition = _defined(file, call, exact)
     findings, worst = [], 0.0
@@ -121,7 +121,7 @@ def compare(
                 f"{name}[{index}] is {got[place]:.6g}, defined as {expected[place]:.6g}; "
                 f"{int((error > tolerance).sum())} of {error.size} elements exceed the tolerance {tolerance:g}"
             )
-            findings.append(Finding("wrong-result", message, file.kernel.source_file))
+            findings.append(Finding("wrong-result", message, source or file.kernel.source_file))
     return findings, worst
 
 
@@ -271,7 +271,6 @@ def verify_on_gpu(file: KernelFile, language: Literal["metal", "cuda"], shapes: 
     """Runs the same cases on this machine's GPU and compares with the same definition.
 
     A case that CUDA's own source takes too is run twice, by what the Metal source is translated to and by that source.
-
     A case that does not compile or cannot be launched is a finding, and so is one in which macOS stopped the work; its
     text says that the kernel need not be to blame. Raises UserError where there is no such GPU.
     """
@@ -283,15 +282,15 @@ def verify_on_gpu(file: KernelFile, language: Literal["metal", "cuda"], shapes: 
         resolved = file.resolve(sizes)
         call = file.call(resolved)
         given = [_as_given(dtype, array) for dtype, array in call.inputs.values()]
-        for run_once in launches_on_gpu(file, language, resolved):
+        for launch in launches_on_gpu(file, language, resolved):
             try:
-                outputs = run_once([array for array, _ in given])
+                outputs = launch.run([array for array, _ in given])
                 mx.eval(outputs)
             except (RuntimeError, ValueError) as broken:
                 said = from_mlx(broken)
                 text = str(said) if isinstance(said, GPUInterrupted) else first_error(broken)
-                findings, error = [Finding("launch-error", text, file.kernel.source_file)], 0.0
+                findings, error = [Finding("launch-error", text, launch.file)], 0.0
             else:
-                findings, error = compare(file, call, outputs, [exact for _, exact in given])
+                findings, error = compare(file, call, outputs, [exact for _, exact in given], launch.file)
             report.cases.append(CaseReport(sizes, 0, findings, error, time.perf_counter() - started))
     return report
