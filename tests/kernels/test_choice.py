@@ -8,14 +8,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
 import pytest
 
 from mlx_autoresearch.config.gpt import GPTConfig
-from mlx_autoresearch.kernels import choice, registry, tuning
+from mlx_autoresearch.kernels import choice, registry
 from mlx_autoresearch.kernels.choice import FILE, KernelWarning, choices, forget, measuring
 from mlx_autoresearch.kernels.operation import Operation, recording
 from mlx_autoresearch.kernels.registry import use_folder
@@ -84,42 +83,6 @@ def test_measures_once_and_remembers(capsys: pytest.CaptureFixture[str], new_pro
         assert composed.calls + custom.calls == calls + 2  # one call each to compute, none to measure
         first(mx.ones((3, 3)))
     assert list(choices()) == [SHAPE, "double float32[4,3]"]
-
-
-def test_the_best_variant_is_used_and_remembered(
-    monkeypatch: pytest.MonkeyPatch, new_process: NewProcess, recwarn: pytest.WarningsRecorder
-) -> None:
-    """One whose kernel fails is left out and told; the others go on."""
-    used: list[str | None] = []
-
-    def custom(x: mx.array, *, language: str, variant: str | None = None) -> mx.array:
-        used.append(variant)
-        if variant == "broken":
-            raise RuntimeError("it does not compile")
-        return 2 * x
-
-    double = Operation(
-        "double", Double(), custom, (0,), lambda x: (mx.ones(x.shape),), variants={"cuda": ("broken", "narrow")}
-    )
-    milliseconds = {"mlx": 3.0, "cuda": 2.0, "cuda broken": 0.1, "cuda narrow": 1.0}
-    measure = tuning.measure
-
-    def measured(*given: object) -> dict[str, tuning.Measurement]:
-        found = measure(*given)  # type: ignore[arg-type]
-        return {name: replace(side, milliseconds=milliseconds[name]) for name, side in found.items()}
-
-    monkeypatch.setattr(choice, "measure", measured)
-    with measuring(), recording() as told:
-        double(X)
-    assert told == {SHAPE: "cuda narrow"}
-    (warning,) = recwarn.list
-    assert str(warning.message) == "kernels: double on cuda broken: it does not compile; cuda narrow is used"
-    file = new_process()
-    assert json.loads(file.read_text()).popitem()[1][SHAPE]["chosen"] == "cuda narrow"
-    used.clear()
-    double(X)
-    double(X, implementation="custom")
-    assert used == ["narrow", None]
 
 
 def test_the_batch_counts_by_its_power_of_two() -> None:

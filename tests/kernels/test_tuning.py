@@ -96,33 +96,3 @@ def test_what_is_measured_draws_no_random_numbers() -> None:
 )
 def test_the_best_is_the_fastest_or_at_equal_speed_the_smallest(mlx: tuple, cuda: tuple, expected: str) -> None:
     assert best({"mlx": Measurement(*mlx), "cuda": Measurement(*cuda)}) == expected
-
-
-@pytest.mark.parametrize(
-    ("times", "expected"),
-    [
-        ((3.0, 2.0, 1.0), "cuda narrow"),
-        ((3.0, 1.0, 2.0), "cuda"),
-        ((1.0, 3.0, 2.0), "mlx"),
-        ((None, 2.0, 1.0), "cuda narrow"),
-        ((3.0, None, 1.0), "cuda narrow"),
-        ((3.0, 1.0, None), "cuda"),
-        ((None, None, None), "mlx"),
-    ],
-)
-def test_the_best_of_several_variants(times: tuple, expected: str) -> None:
-    """None: it failed."""
-    failed = Measurement(failure="out of memory")
-    sides = [failed if time is None else Measurement(time, 10.0) for time in times]
-    assert best(dict(zip(("mlx", "cuda", "cuda narrow"), sides, strict=True))) == expected
-
-
-def test_every_variant_is_timed_and_checked_by_itself() -> None:
-    def custom(x: mx.array, language: str, variant: str | None = None) -> mx.array:
-        return {None: 2, "right": 2, "wrong": 3}[variant] * x
-
-    operation = replace(doubling(lambda x: 2 * x, custom), variants={"cuda": ("right", "wrong"), "metal": ("other",)})
-    measured = measure(operation, (X,), {}, "cuda")
-    assert list(measured) == ["mlx", "cuda", "cuda right", "cuda wrong"]
-    assert [side.failure for side in measured.values()] == [None, None, None, "its results are wrong"]
-    assert operation.run("cuda wrong", (X,), {}).tolist() == (3 * X).tolist()
