@@ -172,7 +172,7 @@ def test_our_cases_try_every_choice_and_tiling(name: str) -> None:
 
 @needs_clang
 @pytest.mark.parametrize("name", ["embedding_forward", "residual_norm_forward", "newton_schulz_polynomial"])
-def test_our_cases_reach_everything(name: str) -> None:  # the other kernels: make verify-kernels
+def test_our_cases_reach_everything(name: str) -> None:  # the other kernels: .ci/run
     coverage = measure(find_kernel(name))
     assert coverage.unreached == [] and coverage.untrue == [] and coverage.unmeasured == []
     assert coverage.places
